@@ -1,0 +1,98 @@
+// Loads and stores of W neighbouring numbers at once, on the host and on the device. In memory they
+// are T, in registers Compute<T>. W = 1 is the plain scalar; 16 bytes are the widest load of a GPU.
+#pragma once
+
+#ifdef __CUDACC__
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+#endif
+
+#include <cstdint>
+
+#include "common/floats.h"
+#include "common/stabilizer.h"
+
+// Before a loop over targets: mostly there is one, and unrolling would cost registers.
+#ifdef __CUDACC__
+#define XAI_NO_UNROLL _Pragma("unroll 1")
+#else
+#define XAI_NO_UNROLL
+#endif
+
+namespace xaifast {
+
+inline constexpr int kPackBytes = 16;
+
+// Numbers of type T in one pack.
+template <class T>
+inline constexpr int kPackWidth = kPackBytes / static_cast<int>(sizeof(T));
+
+template <class T, int W>
+struct alignas(sizeof(T) * W) Pack {
+  T v[W];
+};
+
+// Widening is exact, narrowing rounds to nearest even.
+template <class T>
+XAI_HOST_DEVICE inline Compute<T> widen(T x) {
+  return static_cast<Compute<T>>(x);
+}
+template <class T>
+XAI_HOST_DEVICE inline T narrow(Compute<T> x) {
+  return static_cast<T>(x);
+}
+
+#ifdef __CUDACC__
+// By name: PyTorch's flags take the conversion operators of CUDA's 16-bit types away.
+template <>
+__host__ __device__ inline float widen<__nv_bfloat16>(__nv_bfloat16 x) {
+  return __bfloat162float(x);
+}
+template <>
+__host__ __device__ inline float widen<__half>(__half x) {
+  return __half2float(x);
+}
+template <>
+__host__ __device__ inline __nv_bfloat16 narrow<__nv_bfloat16>(float x) {
+  return __float2bfloat16(x);
+}
+template <>
+__host__ __device__ inline __half narrow<__half>(float x) {
+  return __float2half(x);
+}
+
+// One store instruction: nvcc splits the plain assignment of a pack into its numbers.
+__device__ inline void store_16_bytes(void* p, const void* pack) {
+  uint4 v;
+  memcpy(&v, pack, sizeof(v));
+  asm volatile("st.global.v4.u32 [%0], {%1, %2, %3, %4};"
+               :
+               : "l"(__cvta_generic_to_global(p)), "r"(v.x), "r"(v.y), "r"(v.z), "r"(v.w)
+               : "memory");
+}
+#endif
+
+// p must be aligned to W numbers.
+template <int W, class T>
+XAI_HOST_DEVICE inline void load(const T* p, Compute<T> (&x)[W]) {
+  const auto pack = *reinterpret_cast<const Pack<T, W>*>(p);
+  for (int w = 0; w < W; ++w) x[w] = widen<T>(pack.v[w]);
+}
+
+template <int W, class T>
+XAI_HOST_DEVICE inline void store(T* p, const Compute<T> (&x)[W]) {
+  Pack<T, W> pack;
+  for (int w = 0; w < W; ++w) pack.v[w] = narrow<T>(x[w]);
+#ifdef __CUDA_ARCH__
+  if constexpr (sizeof(pack) == sizeof(uint4)) return store_16_bytes(p, &pack);
+#endif
+  *reinterpret_cast<Pack<T, W>*>(p) = pack;
+}
+
+// Whether packs may start at each of these pointers.
+template <class... P>
+inline bool start_packs(const P*... p) {
+  return ((reinterpret_cast<std::uintptr_t>(p) % kPackBytes == 0) && ...);
+}
+
+}  // namespace xaifast

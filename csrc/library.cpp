@@ -1,0 +1,52 @@
+// The table of contents of the native code: every op with its contract. Registered for the CPU and,
+// where it is built, for CUDA; fake kernels and typed Python faces are in xaifast/ops.py, the same
+// formulas in plain PyTorch in xaifast/reference.py.
+//
+// Letters (the book's): a activation, u what enters the weights (a, or its positive and negative
+// part side by side along dimension 1), w weight, b bias, z denominator, s = R/z, c = w^T s,
+// R relevance. R has the shape of what it belongs to, or one leading axis of targets more.
+// All ops: float32, float64, bfloat16, float16; non-contiguous and channels_last inputs are legal;
+// results have the layout of the activation; not differentiable (an error says so).
+#include <torch/library.h>
+
+TORCH_LIBRARY(xaifast, m) {
+  // s = R / (z + b + eps sgn(z + b)), sgn 0 = +1, 0/0 = 0; b [channels] along dimension 1.
+  m.def("stabilized_divide(Tensor R, Tensor z, Tensor? b, float eps) -> Tensor");
+  // The same for one target, written over z.
+  m.def("stabilized_divide_(Tensor(a!) z, Tensor R, Tensor? b, float eps) -> Tensor(a!)");
+
+  // R[t n, j] = sum_p u[n, p, j] c[t n, p, j] for u [N, parts x C, ...], c [targets x N, ...].
+  m.def("multiply_parts(Tensor u, Tensor c, int parts) -> Tensor");
+  // The same for one part, written over c.
+  m.def("multiply_(Tensor(a!) c, Tensor u) -> Tensor(a!)");
+
+  // u = [max(a, 0), min(a, 0)] along dimension 1.
+  m.def("split_signs(Tensor a) -> Tensor");
+
+  // Rx = x s, Ry = beta y s with s = R / (z + eps sgn z), z = x + beta y.
+  m.def("add_split(Tensor x, Tensor y, Tensor R, float beta, float eps) -> (Tensor, Tensor)");
+
+  // Relevance through a max pooling in 1 to 3 dimensions; rule 'winner_take_all' | 'proportional'.
+  m.def(
+      "pool_redistribute(Tensor a, Tensor R, int[] kernel, int[] stride, int[] padding, "
+      "int[] dilation, str rule, float eps) -> Tensor");
+
+  // c = s w for s [m, K], w [K, J]; few rows of s: rows of w that meet only zeros are not read.
+  m.def("backward_product(Tensor s, Tensor w) -> Tensor");
+
+  // Eq. 10.2, R_j = sum over parts of u_j w^T (R / (z + eps sgn z)) with z = w u + b, or z as
+  // given. w is the weight of aten::convolution, w_t the same for the transposed product; either
+  // may be packed by oneDNN. Two parts of u lie side by side along dimension 1; w holds theirs side
+  // by side too, along its inputs if there is one group and along the groups if there are more.
+  m.def(
+      "relprop_conv(Tensor u, Tensor R, Tensor w, Tensor w_t, Tensor? b, Tensor? z, int[] kernel, "
+      "int[] stride, int[] padding, int[] dilation, bool transposed, int[] output_padding, "
+      "int groups, float eps, int parts) -> Tensor");
+  // The same as relprop_conv for w [out, parts x in] and u [N, parts x in].
+  m.def(
+      "relprop_linear(Tensor u, Tensor R, Tensor w, Tensor? b, Tensor? z, float eps, int parts) "
+      "-> Tensor");
+
+  // A hash of a sample of the values of dense CPU tensors, to notice that weights have changed.
+  m.def("fingerprint(Tensor[] tensors) -> int");
+}
