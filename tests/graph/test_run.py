@@ -1,0 +1,60 @@
+"""The run: what is kept, what is dropped, how messages are summed."""
+
+import nets
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import nn
+
+from xaifast import composites as c
+from xaifast import rules as r
+from xaifast.attr import LRP
+
+
+def propagation(model, x, composite):
+    explainer = LRP(model, composite)
+    return explainer._build((x,), 1).propagation
+
+
+def test_only_what_a_rule_reads_is_kept():
+    model, x = nets.prepared(nets.ResNet()), nets.inputs(nets.ResNet)
+    run = propagation(model, x, c.EpsilonPlus())
+    with torch.no_grad():
+        values = run.run_model((x,))
+    tensors = {n.name for n in values if n.floating}
+    assert tensors == {n.name for n in run.kept if n.floating} | {n.name for n in run.graph.inputs}
+    # z+ never looks at z: the pre-activation of a convolution is not kept, the ReLU runs with it.
+    assert {n.op for n in run.fused} == {"conv2d"}
+
+
+def test_messages_of_a_branch_are_summed():
+    class Branch(nn.Module):
+        def forward(self, x):
+            y = x * 2
+            return torch.cat([y, y * 3, y], 1)
+
+    x = torch.randn(2, 3, dtype=torch.float64)
+    R = LRP(Branch(), c.Uniform(r.Zero())).attribute(x, target=[[0, 1, 3, 6]])
+    assert torch.allclose(R[0] + 0, F.one_hot(torch.tensor([0, 0]), 3) * x * 2)
+    seed = torch.ones(2, 9, dtype=torch.float64)
+    assert torch.equal(
+        LRP(Branch(), c.Uniform(r.Zero())).attribute(x, start=seed), torch.full_like(x, 3.0)
+    )
+
+
+def test_a_rule_of_ones_own_in_a_few_lines():
+    class Absolute(r.LinearRule):
+        def parts(self, layer, a, z):
+            yield r.Part(a.abs(), layer.derive("abs", torch.abs))
+
+    class Halve(r.Rule):
+        needs_inputs = needs_output = False
+
+        def propagate(self, node, inputs, output, R, balance=None):
+            return (R / 2,)
+
+    model = nn.Sequential(nn.Linear(3, 4), nn.GELU(), nn.Linear(4, 2)).double()
+    x = torch.randn(5, 3, dtype=torch.float64)
+    composite = c.Composite([(c.kind("linear"), Absolute()), (c.kind("activation"), Halve())])
+    R = LRP(model, composite).attribute(x, target=1, start="one")
+    assert torch.allclose(R.sum(1), torch.full((5,), 0.5, dtype=torch.float64), rtol=1e-4)
+    assert (R >= 0).all()

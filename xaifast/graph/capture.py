@@ -1,0 +1,283 @@
+"""Capture: a user's model and example inputs -> a functional graph of ATen operations.
+
+`torch.export` gives a graph in which functional calls, in-place calls, residual adds and reused
+modules are ordinary nodes, with the path of the module and the line of code behind each. It works
+on a private copy of the model that shares every parameter and buffer, so the user's model is
+not touched. Where the Python code of the model depends on the data, a trace of the given input is
+taken instead; it is checked against the model at every call.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import io
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from ..errors import ModelError, wrong_type
+
+# A batch size that no other dimension is likely to have: export must not tie the batch to one.
+EXAMPLE_BATCH = 11
+# Hooks that compute a module's weights; without them the module has none.
+REPARAMETRIZATIONS = ("torch.nn.utils.",)
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """What a placeholder of the graph stands for."""
+
+    kind: str  # "parameter" (also buffers), "constant" or "input"
+    path: str = ""  # of a parameter, in the user's model
+    value: Any = None  # of a constant
+    index: int = -1  # of an input, in the order of the call
+
+
+@dataclass(frozen=True)
+class Captured:
+    """A model as a graph of ATen operations on leaves.
+
+    graph: functional, one output; leaves: placeholder name -> what it stands for; batched: valid
+    for any batch size, else only for that of the example; traced: valid only for inputs that take
+    the example's path through the model's Python code.
+    """
+
+    graph: fx.Graph
+    leaves: dict[str, Leaf]
+    batched: bool
+    traced: bool
+
+
+def unwrap(model: nn.Module) -> nn.Module:
+    """The module itself, out of torch.compile's and the data-parallel wrappers."""
+    while True:
+        if hasattr(model, "_orig_mod"):
+            model = model._orig_mod  # type: ignore[assignment]
+        elif isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+            model = model.module
+        else:
+            return model
+
+
+def check_model(who: str, model: object) -> nn.Module:
+    """Return the plain module to explain, or raise a TypeError that says what to pass."""
+    if isinstance(model, torch.jit.ScriptModule):
+        raise wrong_type(
+            f"{who}: model",
+            "must be an nn.Module in Python",
+            "a TorchScript module",
+            "Pass the module that was scripted.",
+        )
+    if not isinstance(model, nn.Module):
+        raise wrong_type(
+            f"{who}: model",
+            "must be a torch.nn.Module",
+            model,
+            "Wrap a function into a module with a forward method.",
+        )
+    return unwrap(model)
+
+
+def private_copy(model: nn.Module, keep_hooks: bool = False) -> nn.Module:
+    """Copy the modules but not one tensor; in eval mode, without hooks that only watch."""
+    shared: dict[int, Any] = {}
+    for module in model.modules():
+        owned = (*module._parameters.values(), *module._buffers.values(), *vars(module).values())
+        shared.update({id(x): x for x in owned if isinstance(x, Tensor)})
+    try:
+        twin = copy.deepcopy(model, shared).eval()
+    except Exception as error:
+        raise ModelError(
+            f"The modules of {type(model).__name__} cannot be copied ({error}). xaifast works on a "
+            "copy of the modules (never of the weights) to leave yours untouched: give the module "
+            "that holds the uncopyable attribute a __deepcopy__ that returns self."
+        ) from error
+    for module in twin.modules():
+        module._backward_hooks.clear()
+        module._backward_pre_hooks.clear()
+        if not keep_hooks:
+            for hooks in (module._forward_hooks, module._forward_pre_hooks):
+                for key, hook in list(hooks.items()):
+                    if not type(hook).__module__.startswith(REPARAMETRIZATIONS):
+                        del hooks[key]
+    return twin
+
+
+def has_hooks(model: nn.Module) -> bool:
+    """Whether some module has a forward hook."""
+    return any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+
+
+@contextmanager
+def quiet():
+    """No gradient recording, no warnings and no log lines of torch.export."""
+    loggers = [logging.getLogger(name) for name in ("torch.export", "torch._export", "torch.fx")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        # A failed export prints its half-made graph; the reason is in the error.
+        with torch.no_grad(), warnings.catch_warnings(), redirect_stderr(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def _example(x: Any, batch: int) -> Any:
+    """Stand in for x with another batch size; what has no batch stays."""
+    if isinstance(x, Tensor) and x.dim() and x.shape[0] == batch:
+        return x.new_zeros((EXAMPLE_BATCH, *x.shape[1:]))
+    return x
+
+
+def _dynamic_shapes(model: nn.Module, args: tuple, batch: int) -> dict[str, Any]:
+    """The batch of every tensor argument is symbolic; keyed by argument names, as export asks."""
+    bound = inspect.signature(model.forward).bind(*args)
+
+    def spec(x: Any) -> Any:
+        if isinstance(x, tuple):
+            return tuple(spec(y) for y in x)
+        if isinstance(x, Tensor):
+            return {0: torch.export.Dim.AUTO} if x.dim() and x.shape[0] == batch else None
+        return None
+
+    return {name: spec(value) for name, value in bound.arguments.items()}
+
+
+def _export(
+    model: nn.Module, args: tuple, dynamic_shapes: Any = None
+) -> torch.export.ExportedProgram:
+    program = torch.export.export(model, args, dynamic_shapes=dynamic_shapes, strict=False)
+    return program.run_decompositions({})
+
+
+def _leaves(program: torch.export.ExportedProgram) -> dict[str, Leaf]:
+    """What the placeholders of an exported program stand for."""
+    kinds = torch.export.graph_signature.InputKind
+    leaves: dict[str, Leaf] = {}
+    inputs = 0
+    for spec in program.graph_signature.input_specs:
+        if spec.kind in (kinds.PARAMETER, kinds.BUFFER):
+            leaf = Leaf("parameter", path=spec.target)
+        elif spec.kind is kinds.USER_INPUT:
+            leaf = Leaf("input", index=inputs)
+            inputs += 1
+        else:
+            leaf = Leaf("constant", value=program.constants[spec.target])
+        leaves[spec.arg.name] = leaf
+    return leaves
+
+
+def _output(program: torch.export.ExportedProgram) -> fx.Graph:
+    """The graph, with the one tensor that the model returns as its output."""
+    kinds = torch.export.graph_signature.OutputKind
+    specs = [s for s in program.graph_signature.output_specs if s.kind is kinds.USER_OUTPUT]
+    graph = program.graph
+    out = next(n for n in graph.nodes if n.op == "output")
+    names = [getattr(n, "name", None) for n in out.args[0]]
+    structure = program.call_spec.out_spec
+    if len(specs) != 1 or structure is None or not structure.is_leaf():
+        raise ModelError(
+            f"The model must return one tensor; it returns {len(specs)} values as {structure}. "
+            "Wrap it: class Only(nn.Module) with a forward that returns the tensor to explain, "
+            'such as self.model(x)["out"] or self.model(x)[0].'
+        )
+    keep = out.args[0][names.index(specs[0].arg.name)]
+    out.args = (keep,)
+    return graph
+
+
+def _is_batched(program: torch.export.ExportedProgram, args: tuple, batch: int) -> bool:
+    """Whether the batch of every tensor argument stayed symbolic."""
+    leaves = _leaves(program)
+    values = [
+        n.meta["val"]
+        for n in program.graph.nodes
+        if n.name in leaves and leaves[n.name].kind == "input"
+    ]
+    flat = [x for x in torch.utils._pytree.tree_leaves(args)]
+    return all(
+        isinstance(v.shape[0], torch.SymInt)
+        for x, v in zip(flat, values, strict=True)
+        if isinstance(x, Tensor) and x.dim() and x.shape[0] == batch
+    )
+
+
+def _finish(program: torch.export.ExportedProgram, batched: bool) -> Captured:
+    return Captured(_output(program), _leaves(program), batched, traced=False)
+
+
+def _trace(model: nn.Module, args: tuple) -> Captured:
+    """Record the operations that this very input runs through."""
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    paths = list(tensors)
+
+    def run(*flat: Any) -> Any:
+        weights = dict(zip(paths, flat[: len(paths)], strict=True))
+        return torch.func.functional_call(model, weights, flat[len(paths) :])
+
+    flat = (*tensors.values(), *args)
+    recorder = make_fx(
+        run, pre_dispatch=True, tracing_mode="real", _error_on_data_dependent_ops=False
+    )
+    recorded = recorder(*flat)
+    for node in reversed(recorded.graph.nodes):  # what only the Python code looked at
+        if node.op == "call_function" and not node.users:
+            recorded.graph.erase_node(node)
+    recorded.recompile()
+    program = _export(recorded, flat)
+    leaves = {}
+    for name, leaf in _leaves(program).items():
+        if leaf.kind == "input" and leaf.index < len(paths):
+            leaves[name] = Leaf("parameter", path=paths[leaf.index])
+        elif leaf.kind == "input":
+            leaves[name] = Leaf("input", index=leaf.index - len(paths))
+        else:
+            leaves[name] = leaf
+    return Captured(_output(program), leaves, batched=False, traced=True)
+
+
+def ways(model: nn.Module, args: tuple) -> Iterator[tuple[str, Callable[[], Captured]]]:
+    """Ways to capture `model(*args)`, the most general first: (name, call)."""
+    batch = batch_of(args)
+
+    def batched(keep_hooks: bool) -> Captured:
+        example = tuple(_example(x, batch) for x in args)
+        twin = private_copy(model, keep_hooks)
+        program = _export(twin, example, _dynamic_shapes(twin, example, EXAMPLE_BATCH))
+        if not _is_batched(program, example, EXAMPLE_BATCH):
+            raise ModelError("the model fixes its batch size")
+        return _finish(program, batched=True)
+
+    def fixed(keep_hooks: bool) -> Captured:
+        return _finish(_export(private_copy(model, keep_hooks), args), batched=False)
+
+    hooks = (False, True) if has_hooks(model) else (False,)
+    for keep in hooks:
+        yield "symbolic batch", partial(batched, keep)
+    for keep in hooks:
+        yield "fixed batch", partial(fixed, keep)
+    yield "trace", lambda: _trace(private_copy(model, keep_hooks=True), args)
+
+
+def batch_of(args: tuple) -> int:
+    """The batch size of a call: of its first tensor."""
+    return next(x.shape[0] for x in args if isinstance(x, Tensor))
+
+
+def first_line(error: BaseException) -> str:
+    """The kind of an error and the first line of its text."""
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__

@@ -1,0 +1,458 @@
+"""Facts: the canonical graph as a list of nodes, with what is provable about each.
+
+A fact is used to choose a cheaper exact computation (a non-negative input needs one branch of z+)
+or to refuse an inexact one (deep Taylor on signed activations); it never changes a result.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from . import canonize
+from .capture import Captured, Leaf
+
+aten = torch.ops.aten
+INF = math.inf
+
+
+def _operations(names: str) -> set[object]:
+    """The ATen operations of these names that this PyTorch has."""
+    return {getattr(aten, name) for name in names.split() if hasattr(aten, name)}
+
+
+# What copies elements to other places (and perhaps adds constants): its transposed map is exact
+# and conserves relevance.
+REARRANGEMENTS = _operations("""
+    view reshape _unsafe_view flatten unflatten permute transpose t movedim moveaxis cat concat
+    stack narrow slice select expand expand_as index index_select gather squeeze unsqueeze flip
+    roll rot90 pad constant_pad_nd reflection_pad1d reflection_pad2d reflection_pad3d
+    replication_pad1d
+    replication_pad2d replication_pad3d unfold im2col repeat tile repeat_interleave pixel_shuffle
+    pixel_unshuffle channel_shuffle upsample_nearest1d upsample_nearest2d upsample_nearest3d
+    _upsample_nearest_exact1d _upsample_nearest_exact2d _upsample_nearest_exact3d slice_scatter
+    select_scatter where masked_fill diagonal tril triu _to_copy to type_as
+""")
+# Where relevance ends when their input is of integers.
+SOURCES = {aten.embedding, aten._to_copy, aten.to}
+# Position of the number that a rearrangement fills in.
+FILLS = {aten.constant_pad_nd: 2, aten.masked_fill: 2, aten.pad: 3}
+
+# Sums of inputs with fixed non-negative weights.
+SUMS = _operations("""
+    avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d
+    _adaptive_avg_pool2d _adaptive_avg_pool3d mean sum upsample_linear1d upsample_bilinear2d
+    upsample_trilinear3d
+""")
+MAX_POOLS = _operations("max_pool1d max_pool2d max_pool3d")
+MAXIMA = {aten.amax, canonize.adaptive_max_pool}
+SHAPE_ONLY = _operations("""
+    sym_size new_zeros new_ones new_full new_empty zeros_like ones_like full_like empty_like fill
+    zero
+""")
+
+
+def _hardtanh(node: Node, low: float, high: float) -> tuple[float, float]:
+    _, bottom, top = node.args[:3]
+    return bottom, top
+
+
+def _clamp(node: Node, low: float, high: float) -> tuple[float, float]:
+    bottom, top = (*node.args[1:3], None, None)[:2]
+    low = max(low, bottom) if isinstance(bottom, (int, float)) else low
+    high = min(high, top) if isinstance(top, (int, float)) else high
+    return low, max(low, high)
+
+
+def _fixed(low: float, high: float) -> Callable:
+    return lambda node, a, b: (low, high)
+
+
+# Activation functions, with the range of their output given the range of their input.
+ACTIVATIONS: dict[object, Callable[[Node, float, float], tuple[float, float]]] = {
+    aten.relu: lambda node, a, b: (max(a, 0.0), max(b, 0.0)),
+    aten.relu6: _fixed(0.0, 6.0),
+    aten.hardtanh: _hardtanh,
+    aten.clamp: _clamp,
+    aten.clamp_min: _clamp,
+    aten.clamp_max: lambda node, a, b: (a, min(b, node.args[1])),
+    aten.sigmoid: _fixed(0.0, 1.0),
+    aten.hardsigmoid: _fixed(0.0, 1.0),
+    aten.softplus: _fixed(0.0, INF),
+    aten.tanh: lambda node, a, b: (0.0 if a >= 0 else -1.0, 1.0),
+    **{
+        op: lambda node, a, b: (0.0 if a >= 0 else -INF, INF)
+        for op in _operations(
+            "leaky_relu elu selu celu gelu silu mish hardswish hardshrink softshrink rrelu"
+        )
+    },
+    aten.prelu: _fixed(-INF, INF),
+    aten.log_sigmoid: _fixed(-INF, 0.0),
+}
+# These are the ones for which the deep Taylor view of a rectified unit holds.
+RECTIFIERS = {"relu", "relu6"}
+
+
+@dataclass(eq=False)
+class Node:
+    """One operation of the canonical graph.
+
+    name: unique; kind: the word that composites match ("conv", "linear", "activation", ...); op:
+    the ATen operation; module, module_type, source: where in the user's model; shape: of the
+    output, without the batch; inputs: the operands that carry relevance; low, high: bounds of the
+    values; floating: a tensor of real numbers; constant: depends on parameters only; carries: has
+    relevance; first, last, depth: position among the layers with weights; layer: its linear map;
+    rectified: relevance vanishes wherever the output is not positive (set when rules are known).
+    """
+
+    name: str
+    kind: str
+    op: str
+    target: Callable
+    args: tuple
+    kwargs: dict[str, Any]
+    leaf: Leaf | None = None
+    module: str = ""
+    module_type: type | None = None
+    source: str = ""
+    shape: tuple = ()
+    inputs: tuple[Node, ...] = ()
+    users: list[Node] = field(default_factory=list)
+    floating: bool = False
+    constant: bool = False
+    carries: bool = False
+    low: float = -INF
+    high: float = INF
+    first: bool = False
+    last: bool = False
+    depth: float = 0.0
+    layer: Any = None
+    rectified: bool = False
+
+    def __repr__(self) -> str:
+        place = self.module or "the model's forward"
+        return f"{self.name} ({self.op} in {place})"
+
+    @property
+    def nonnegative(self) -> bool:
+        """Whether no value of the output can be negative."""
+        return self.low >= 0
+
+    def call(self, value: Callable[[Node], Any]) -> Any:
+        """Run the operation on the values of its arguments."""
+        args = [_resolve(a, value) for a in self.args]
+        if not self.kwargs:
+            return self.target(*args)
+        return self.target(*args, **{k: _resolve(v, value) for k, v in self.kwargs.items()})
+
+
+def _resolve(argument: Any, value: Callable[[Node], Any]) -> Any:
+    if isinstance(argument, Node):
+        return value(argument)
+    if isinstance(argument, (list, tuple)):
+        return [_resolve(a, value) for a in argument]
+    return argument
+
+
+def nodes_in(argument: Any) -> Iterator[Node]:
+    """All nodes in an argument, in order, lists opened."""
+    if isinstance(argument, Node):
+        yield argument
+    elif isinstance(argument, (list, tuple)):
+        for a in argument:
+            yield from nodes_in(a)
+
+
+# ---- one node --------------------------------------------------------------------------------
+
+
+def _module_of(node: fx.Node) -> str:
+    stack = list((node.meta.get("nn_module_stack") or {}).values())
+    return stack[-1][0] if stack else ""
+
+
+def _source_of(node: fx.Node) -> str:
+    """The user's line of code behind a node: 'model.py:12: y = y + x'."""
+    lines = (node.meta.get("stack_trace") or "").strip().splitlines()
+    frames = [
+        (lines[i].strip(), lines[i + 1].strip() if i + 1 < len(lines) else "")
+        for i in range(len(lines))
+        if lines[i].strip().startswith("File ")
+    ]
+    own = [f for f in frames if "/torch/nn/" not in f[0] and "/torch/fx/" not in f[0]]
+    if not own:
+        return ""
+    where, code = own[-1]
+    file, _, rest = where[len('File "') :].partition('", line ')
+    return f"{file.rsplit('/', 1)[-1]}:{rest.split(',')[0]}: {code}"
+
+
+def _shape(node: fx.Node) -> tuple:
+    value = node.meta.get("val")
+    return tuple(value.shape) if isinstance(value, Tensor) else ()
+
+
+def _floating(node: fx.Node) -> bool:
+    value = node.meta.get("val")
+    return isinstance(value, Tensor) and value.is_floating_point()
+
+
+def _op_name(target: Any) -> str:
+    if hasattr(target, "overloadpacket"):
+        return target.overloadpacket.__name__
+    return getattr(target, "__name__", str(target))
+
+
+# ---- what kind of node -----------------------------------------------------------------------
+
+
+def _kind(node: Node, packet: object) -> str:
+    """The word that composites match; for an operation without one, its ATen name."""
+    count = len(node.inputs)
+    if packet in canonize.CONVOLUTIONS | canonize.TRANSPOSED:
+        return "conv" if count == 1 and node.args[1].constant else node.op
+    if packet is aten.linear:
+        return "linear" if count == 1 and node.args[1].constant else node.op
+    if node.target is canonize.cropped:
+        return "conv"
+    if node.target is canonize.with_bias_map:
+        return "linear" if node.args[3].overloadpacket is aten.linear else "conv"
+    if node.target is canonize.affine:
+        return "affine"
+    if packet in (aten.add, aten.sub):
+        return "add" if count == 2 else "affine"
+    if packet is aten.mul:
+        return "mul" if count == 2 else "affine"
+    if packet in SUMS:
+        return "sum"
+    if packet in MAX_POOLS:
+        return "max_pool"
+    if packet in MAXIMA:
+        return "max_reduce"
+    if packet in ACTIVATIONS:
+        return "activation"
+    if packet in REARRANGEMENTS:
+        return "rearrange"
+    return node.op
+
+
+# ---- ranges ----------------------------------------------------------------------------------
+
+
+def _hull(ranges: list[tuple[float, float]]) -> tuple[float, float]:
+    return min((a for a, _ in ranges), default=0.0), max((b for _, b in ranges), default=0.0)
+
+
+def _times(a: tuple[float, float], b: tuple[float, float]) -> tuple[float, float]:
+    products = [0.0 if 0 in (x, y) else x * y for x in a for y in b]
+    return min(products), max(products)
+
+
+def _range_of(argument: Any) -> tuple[float, float]:
+    if isinstance(argument, (int, float)):
+        return float(argument), float(argument)
+    return (argument.low, argument.high) if isinstance(argument, Node) else (-INF, INF)
+
+
+def _affine_range(node: Node) -> tuple[float, float]:
+    """Bounds of scale x + shift for numbers, and of x + y; a tensor constant has no bounds."""
+    if node.target is canonize.affine:
+        x, scale, shift = (_range_of(0.0 if v is None else v) for v in node.args)
+        z = _times(x, scale)
+        return z[0] + shift[0], z[1] + shift[1]
+    x, y = (_range_of(v) for v in node.args[:2])
+    alpha = node.kwargs.get("alpha", 1) if node.op == "add" else -1
+    y = _times(y, (alpha, alpha))
+    return (x[0] + y[0], x[1] + y[1]) if node.op in ("add", "sub") else (-INF, INF)
+
+
+def _bounds(node: Node, packet: object) -> tuple[float, float]:
+    """The provable range of the output."""
+    if node.kind == "activation":
+        x = _range_of(node.args[0])
+        return ACTIVATIONS[packet](node, *x)
+    if node.kind in ("affine", "add"):
+        return _affine_range(node)
+    if node.kind == "mul":
+        x, y = (_range_of(v) for v in node.args[:2])
+        return (0.0, INF) if node.args[0] is node.args[1] else _times(x, y)
+    if node.kind in ("max_pool", "max_reduce"):
+        return _range_of(node.args[0])
+    if node.kind == "sum":
+        low, _ = _range_of(node.args[0])
+        return (0.0 if low >= 0 else -INF), INF
+    if node.kind == "rearrange":
+        ranges = [_range_of(n) for n in nodes_in(node.args) if n.floating]
+        fill = node.args[FILLS[packet]] if packet in FILLS else None
+        return _hull([*ranges, _range_of(fill if fill is not None else 0.0)])
+    if packet in (aten.abs, aten.exp, aten.square):
+        return 0.0, INF
+    if packet in (aten.softmax, aten._softmax):
+        return 0.0, 1.0
+    return -INF, INF
+
+
+# ---- the graph -------------------------------------------------------------------------------
+
+
+@dataclass
+class ModelGraph:
+    """The canonical graph in execution order.
+
+    inputs: one node per argument of the call, in order; output: the node that the model returns;
+    outputs_of: module path -> node that holds the module's output, one per call of the module.
+    """
+
+    nodes: list[Node]
+    inputs: list[Node]
+    output: Node
+    outputs_of: dict[str, list[Node]]
+    batched: bool
+    traced: bool
+
+    @property
+    def paths(self) -> list[str]:
+        """Paths of the parameters that the graph reads."""
+        return [n.leaf.path for n in self.nodes if n.leaf is not None and n.leaf.path]
+
+
+def module_outputs(graph: fx.Graph) -> list[tuple[str, fx.Node]]:
+    """(path, node) for each call of a module: the last node whose value leaves the module."""
+    calls: dict[str, tuple[str, fx.Node]] = {}
+    for node in graph.nodes:
+        stack = node.meta.get("nn_module_stack") or {}
+        for call, (path, _) in stack.items():
+            leaves = any(call not in (u.meta.get("nn_module_stack") or {}) for u in node.users)
+            if node.op == "call_function" and leaves:
+                calls[call] = (path, node)
+    return list(calls.values())
+
+
+def _survivors(graph: fx.Graph) -> dict[fx.Node, fx.Node]:
+    """Erased node -> the node that stands for it now."""
+    survivors = {}
+    for node in graph.nodes:
+        for gone in node.meta.get("absorbed", []):
+            survivors[gone] = node
+    return survivors
+
+
+def _new_node(node: fx.Node, leaf: Leaf | None, known: dict[fx.Node, Node]) -> Node:
+    args: Any
+    kwargs: Any
+    args, kwargs = fx.node.map_arg((node.args, node.kwargs), known.__getitem__)  # type: ignore[arg-type]
+    target = node.target if node.op == "call_function" else None
+    return Node(
+        name=node.name,
+        kind="",
+        op=_op_name(target) if target else leaf.kind,  # type: ignore[union-attr]
+        target=_runnable(target),
+        args=tuple(args),
+        kwargs=dict(kwargs),
+        leaf=leaf,
+        module=_module_of(node),
+        source=_source_of(node),
+        shape=_shape(node)[1:],
+        floating=_floating(node),
+    )
+
+
+def _mark_leaf(node: Node, explained: int) -> None:
+    node.kind = node.leaf.kind  # type: ignore[union-attr]
+    node.constant = node.kind != "input"
+    node.carries = node.kind == "input" and node.floating and node.leaf.index < explained  # type: ignore[union-attr]
+
+
+def _is_integer_input(node: Node, explained: int) -> bool:
+    return node.kind == "input" and not node.floating and node.leaf.index < explained  # type: ignore[union-attr]
+
+
+def _mark_call(node: Node, packet: object, explained: int) -> None:
+    """Whether relevance passes, and the kind and range that follow."""
+    operands = list(nodes_in(node.args)) + list(nodes_in(list(node.kwargs.values())))
+    node.constant = all(n.constant for n in operands)
+    if node.floating and packet not in SHAPE_ONLY:
+        node.inputs = tuple(n for n in operands if n.carries)
+    # An embedding of token numbers, or an image of bytes made floating: relevance ends there.
+    source = packet in SOURCES and any(_is_integer_input(n, explained) for n in operands)
+    node.carries = bool(node.inputs) or source
+    if node.inputs:
+        node.kind = _kind(node, packet)
+        node.low, node.high = _bounds(node, packet)
+    else:
+        node.kind = "source" if source else "constant" if node.constant else "value"
+
+
+def _runnable(target: Any) -> Any:
+    """The function to call at run time: a view may not fit the layout that we run in."""
+    if target is None:
+        return None
+    if getattr(target, "overloadpacket", None) in (aten.view, aten._unsafe_view):
+        return aten.reshape.default
+    return target
+
+
+def _mark_positions(nodes: list[Node]) -> None:
+    """First, last and depth of each node, counted in layers with weights."""
+    weighted = [n for n in nodes if n.kind in ("conv", "linear")]
+    above: set[Node] = set()  # nodes with a weighted layer between them and an input
+    for node in nodes:
+        if any(i in above or i.kind in ("conv", "linear") for i in node.inputs):
+            above.add(node)
+    below: set[Node] = set()  # nodes with a weighted layer between them and the output
+    for node in reversed(nodes):
+        if any(u in below or u.kind in ("conv", "linear") for u in node.users):
+            below.add(node)
+    seen = 0
+    for node in nodes:
+        node.first, node.last = node not in above, node not in below
+        node.depth = seen / max(1, len(weighted))
+        seen += node.kind in ("conv", "linear")
+
+
+def build_graph(
+    captured: Captured,
+    calls: list[tuple[str, fx.Node]],
+    types: dict[str, type],
+    explained: int,
+) -> ModelGraph:
+    """Turn the canonical fx graph into nodes with their facts.
+
+    Parameters
+    ----------
+    captured : canonized.
+    calls : `module_outputs` of the graph before it was canonized.
+    types : module path -> type of the user's module.
+    explained : how many of the inputs (the first ones) relevance is asked for.
+    """
+    known: dict[fx.Node, Node] = {}
+    for node in captured.graph.nodes:
+        if node.op == "output":
+            continue
+        leaf = captured.leaves.get(node.name) if node.op == "placeholder" else None
+        made = known[node] = _new_node(node, leaf, known)
+        made.module_type = types.get(made.module)
+        if leaf is not None:
+            _mark_leaf(made, explained)
+        else:
+            _mark_call(made, canonize.packet(node), explained)
+    output = next(n for n in captured.graph.nodes if n.op == "output").args[0]
+    nodes = list(known.values())
+    for node in nodes:
+        for x in node.inputs:
+            x.users.append(node)
+    _mark_positions(nodes)
+    survivors = _survivors(captured.graph)
+    outputs_of: dict[str, list[Node]] = {}
+    for path, node in calls:
+        while node in survivors:
+            node = survivors[node]
+        if node in known:
+            outputs_of.setdefault(path, []).append(known[node])
+    inputs = sorted((n for n in nodes if n.kind == "input"), key=lambda n: n.leaf.index)  # type: ignore[union-attr]
+    return ModelGraph(nodes, inputs, known[output], outputs_of, captured.batched, captured.traced)

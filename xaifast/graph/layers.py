@@ -1,0 +1,413 @@
+"""Linear maps: what a rule may do with a node that is a weighted sum of its input.
+
+Every layer answers the same questions, so that a rule is written once for all of them:
+
+    weight, bias            the layer's own w and b
+    derive(name, f)         f(w) as a Weight, computed once and kept
+    forward(u, w, b)        z = w u + b
+    transpose(s, w, like)   c = w^T s
+    relprop(u, R, w, ...)   Eq. 10.2 in one go, on native kernels where there are some
+
+u has the batch first; R and s have one leading axis of targets more.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .. import ops
+from . import canonize
+from .facts import Node, nodes_in
+from .weights import Weight, Weights
+
+aten = torch.ops.aten
+
+# Multiplications per sample from which a convolution runs channels last on packed weights in the
+# forward pass too. That rounds two to five times as coarsely as the plain layout, and near zero it
+# moves units to the other side of their ReLU; below, the forward pass is the model's to the bit.
+PACKED_PRODUCTS = 40_000_000
+
+
+def _per_target(propagate: Callable[[Tensor], Tensor], s: Tensor) -> Tensor:
+    if len(s) == 1:
+        return propagate(s[0]).unsqueeze(0)
+    return torch.stack([propagate(x) for x in s])
+
+
+def transposed(forward: Callable[[Tensor], Tensor], like: Tensor, s: Tensor) -> Tensor:
+    """J^T s for each target, J the Jacobian of a function that is linear in its input."""
+    with torch.enable_grad():
+        x = like.detach().requires_grad_()
+        y = forward(x)
+    return _per_target(lambda g: torch.autograd.grad(y, x, g, retain_graph=True)[0], s)
+
+
+def unbroadcast(x: Tensor, shape: torch.Size) -> Tensor:
+    """Sum x, [targets, *broadcast shape], down to [targets, *shape]."""
+    extra = x.dim() - 1 - len(shape)
+    if extra:
+        x = x.flatten(1, extra).sum(1) if extra > 1 else x.sum(1)
+    for i, size in enumerate(shape):
+        if size == 1 and x.shape[i + 1] != 1:
+            x = x.sum(i + 1, keepdim=True)
+    return x
+
+
+class Layer:
+    """What all layers share: their node and where their weights come from."""
+
+    def __init__(self, node: Node, weights: Weights, w: Any, b: Any) -> None:
+        self.node = node
+        self.weights = weights
+        self._w, self._b = w, b
+
+    def _value(self, x: Any) -> Any:
+        return self.weights.value(x) if isinstance(x, Node) else x
+
+    @property
+    def nonnegative_input(self) -> bool:
+        """Whether the activations that enter cannot be negative."""
+        return self.node.inputs[0].nonnegative
+
+    @property
+    def bias(self) -> Tensor | None:
+        """The layer's bias b, or None."""
+        return self._value(self._b)
+
+    @property
+    def weight(self) -> Weight:
+        """The layer's weight w."""
+        return self.derive("w", lambda w: w)
+
+    def derive(self, name: str, f: Callable[[Tensor], Tensor]) -> Weight:
+        """f(w), computed at the first call and kept until a parameter changes."""
+        return self.weights.derived((self.node, name), lambda: Weight(f(self._value(self._w))))
+
+    def remember(self, name: Hashable, make: Callable[[], Any]) -> Any:
+        """Anything else that depends on the weights only."""
+        return self.weights.derived((self.node, name), make)
+
+    def stack(self, first: Weight, second: Weight, name: str) -> Weight:
+        """Two weights side by side, for an input in two parts."""
+        return self.remember(name, lambda: Weight(self._stack(first.plain, second.plain)))
+
+    def _stack(self, first: Tensor, second: Tensor) -> Tensor:
+        return torch.cat([first, second], 1)
+
+    def stack_inputs(self, first: Tensor, second: Tensor) -> Tensor:
+        """Two inputs side by side, as `stack` puts their weights."""
+        return torch.cat([first, second], 1)
+
+    def split_signs(self, a: Tensor) -> Tensor:
+        """The positive and the negative part of a, side by side."""
+        return self.stack_inputs(a.clamp(min=0), a.clamp(max=0))
+
+    def multiply(self, u: Tensor, c: Tensor, parts: int) -> Tensor:
+        """U c, summed over the parts of u."""
+        R = u * c
+        return R if parts == 1 else sum(R.chunk(parts, 2))  # type: ignore[return-value]
+
+    def forward(self, u: Tensor, w: Weight, b: Tensor | None = None) -> Tensor:
+        """Z = w u + b."""
+        raise NotImplementedError
+
+    def transpose(self, s: Tensor, w: Weight, like: Tensor) -> Tensor:
+        """C = w^T s, one product for each target; `like` has the shape of u."""
+        return transposed(lambda u: self.forward(u, w), like, s)
+
+    def relprop(
+        self,
+        u: Tensor,
+        R: Tensor,
+        w: Weight,
+        b: Tensor | None,
+        eps: float,
+        parts: int = 1,
+        z: Tensor | None = None,
+    ) -> Tensor:
+        """R_j = sum over parts of u_j w^T (R / (z + eps sgn z)), z = w u + b or as given."""
+        z = self.forward(u, w, b) if z is None else z
+        s = ops.stabilized_divide(R, z, None, eps)
+        return self.multiply(u, self.transpose(s, w, u), parts)
+
+
+class Conv(Layer):
+    """A convolution or transposed convolution in 1 to 3 dimensions."""
+
+    def __init__(self, node: Node, weights: Weights) -> None:
+        args, target = node.args, node.target
+        self.crop: tuple[list[int], list[int]] | None = None  # (starts, sizes) of the outputs
+        if target is canonize.with_bias_map:
+            target, args = args[3], (*args[:3], *args[4:])
+        elif target is canonize.cropped:
+            target, self.crop, args = args[3], (args[4], args[5]), (*args[:3], *args[6:])
+        super().__init__(node, weights, args[1], args[2])
+        packet = target.overloadpacket  # type: ignore[attr-defined]
+        if packet is aten.convolution:
+            stride, padding, dilation, self.transposed, output_padding, self.groups = args[3:9]
+        elif packet in canonize.TRANSPOSED:
+            stride, padding, output_padding, self.groups, dilation = args[3:8]
+            self.transposed = True
+        else:
+            stride, padding, dilation, self.groups = args[3:7]
+            self.transposed, output_padding = False, [0]
+        self.kernel = [int(k) for k in args[1].shape[1:]]
+        dims = len(self.kernel)
+
+        def each(x: Any) -> list[int]:
+            x = [x] if isinstance(x, int) else list(x)
+            return x * dims if len(x) == 1 else x
+
+        self.stride, self.padding, self.dilation = each(stride), each(padding), each(dilation)
+        self.output_padding = each(output_padding)
+
+    @property
+    def geometry(self) -> tuple[Any, ...]:
+        """Arguments of aten::convolution behind the bias."""
+        place: tuple[list[int], ...] = (self.stride, self.padding, self.dilation)
+        return (*place, self.transposed, self.output_padding, self.groups)
+
+    def _output_size(self, size: Sequence[int]) -> tuple[list[int], list[int]]:
+        """Output positions of a plain convolution, and what each axis of the input leaves over."""
+        spans = [
+            n + 2 * p - q * (k - 1) - 1
+            for n, p, q, k in zip(size, self.padding, self.dilation, self.kernel, strict=True)
+        ]
+        pairs = [divmod(n, s) for n, s in zip(spans, self.stride, strict=True)]
+        return [q + 1 for q, _ in pairs], [r for _, r in pairs]
+
+    # -- weights that oneDNN has packed (a fast path: without it the plain weight is used) --
+
+    def packs_for(self, u: Tensor) -> bool:
+        """Whether products with such an input run channels last, on weights packed by oneDNN."""
+        plain = len(self.kernel) == 2 and not self.transposed and self.crop is None
+        return plain and ops.packs_weights(u)
+
+    def runs_packed(self, a: Tensor) -> bool:
+        """Whether the forward pass does, too; see PACKED_PRODUCTS."""
+        products = math.prod(self._output_size(a.shape[2:])[0]) * self.weight.plain.numel()
+        return products >= PACKED_PRODUCTS and self.packs_for(a)
+
+    def _packed(self, w: Weight, u: Tensor) -> Tensor:
+        if not self.packs_for(u):
+            return w.plain
+        place = (self.padding, self.stride, self.dilation, self._groups_for(u), list(u.shape))
+        pack = torch.ops.mkldnn._reorder_convolution_weight
+        return w.packed(("forward", u.shape), lambda x: pack(x, *place))
+
+    def _packed_transposed(self, w: Weight, u: Tensor) -> Tensor:
+        if not self.packs_for(u):
+            return w.plain
+        size, left_over = self._output_size(u.shape[2:])
+        place = (self.padding, left_over, self.stride, self.dilation, self._groups_for(u))
+        pack = torch.ops.mkldnn._reorder_convolution_transpose_weight
+        return w.packed(
+            ("transposed", u.shape), lambda x: pack(x, *place, [len(u), x.shape[0], *size])
+        )
+
+    # -- two parts side by side; with several groups, each part has groups of its own --
+
+    def _stack(self, first: Tensor, second: Tensor) -> Tensor:
+        return torch.cat([first, second], 0 if self.transposed or self.groups > 1 else 1)
+
+    def split_signs(self, a: Tensor) -> Tensor:
+        return ops.split_signs(a)
+
+    def _parts_are_groups(self, u: Tensor) -> bool:
+        return self.groups > 1 and u.shape[1] == 2 * self.node.inputs[0].shape[0]
+
+    def _groups_for(self, u: Tensor) -> int:
+        return self.groups * (2 if self._parts_are_groups(u) else 1)
+
+    # -- the map --
+
+    def run(self, a: Tensor, relu: bool = False) -> Tensor:
+        """The layer's own forward pass, with a ReLU behind it if asked for."""
+        b = self.bias
+        if self.runs_packed(a) and (b is None or b.dim() == 1):
+            a = a.contiguous(memory_format=torch.channels_last)
+            place = (self.padding, self.stride, self.dilation, self.groups)
+            run = torch.ops.mkldnn._convolution_pointwise
+            w = self._packed(self.weight, a)
+            return run(a, w, b, *place, "relu" if relu else "none", [], "")
+        if self.packs_for(a):  # in the model's layout, then back to that of the way back
+            z = self.forward(a.contiguous(), self.weight, b)
+            z = z.contiguous(memory_format=torch.channels_last)
+        else:
+            z = self.forward(a, self.weight, b)
+        return z.relu_() if relu else z
+
+    def forward(self, u: Tensor, w: Weight, b: Tensor | None = None) -> Tensor:
+        if b is not None and b.dim() > 1:  # one bias for each position
+            return self.forward(u, w).add_(b)
+        if self._parts_are_groups(u):
+            z = aten.convolution(u, w.plain, None, *self.geometry[:-1], self._groups_for(u))
+            z = sum(z.chunk(2, 1), 0 if b is None else b.view(-1, *[1] * len(self.kernel)))
+        else:
+            z = aten.convolution(u, w.plain, b, *self.geometry)
+        if self.crop is None:
+            return z
+        return z[(..., *(slice(i, i + n) for i, n in zip(*self.crop, strict=True)))]
+
+    def _uncropped(self, s: Tensor, like: Tensor) -> Tensor:
+        """The outputs with zeros where the crop left some out."""
+        if self.crop is None:
+            return s
+        whole = self._output_size(like.shape[2:])[0]
+        places = zip(*self.crop, whole, strict=True)
+        pads = [p for i, n, size in reversed(list(places)) for p in (i, size - i - n)]
+        return torch.nn.functional.pad(s, pads)
+
+    def transpose(self, s: Tensor, w: Weight, like: Tensor) -> Tensor:
+        place = (self.stride, self.padding, self.dilation)
+        if self.transposed:
+            mirrored = (False, [0] * len(self.kernel), self._groups_for(like))
+        else:
+            mirrored = (True, self._output_size(like.shape[2:])[1], self._groups_for(like))
+        whole = self._uncropped(s.flatten(0, 1), like)
+        if self._parts_are_groups(like):
+            whole = torch.cat([whole, whole], 1)
+        c = aten.convolution(whole, w.plain, None, *place, *mirrored)
+        # Output padding of a stride or more makes room for positions that no input has.
+        c = c[(..., *(slice(0, n) for n in like.shape[2:]))]
+        return c.unflatten(0, s.shape[:2])
+
+    @property
+    def spreads_evenly(self) -> bool:
+        return self.groups == 1
+
+    def spread(self, R: Tensor, share: Tensor, like: Tensor) -> Tensor:
+        s = R.sum(2, keepdim=True) * share[:, :1]
+        box = self.remember("box", lambda: Weight(s.new_ones((1, 1, *self.kernel))))
+        return self.transpose(s, box, like).expand(*R.shape[:2], *like.shape[1:])
+
+    def multiply(self, u: Tensor, c: Tensor, parts: int) -> Tensor:
+        R = ops.multiply_parts(u, c.flatten(0, 1), parts)
+        return R.unflatten(0, c.shape[:2])
+
+    def relprop(self, u, R, w, b, eps, parts=1, z=None) -> Tensor:
+        if self.crop is not None:
+            return super().relprop(u, R, w, b, eps, parts, z)
+        if b is not None and b.dim() > 1 and z is None:
+            z = self.forward(u, w, b)
+        if self.packs_for(u):
+            u = u.contiguous(memory_format=torch.channels_last)
+        packed = (self._packed(w, u), self._packed_transposed(w, u))
+        rest = (b, z, self.kernel, *self.geometry, eps, parts)
+        return ops.relprop_conv(u, R, *packed, *rest)
+
+
+class Linear(Layer):
+    """A dense layer on the last dimension; leading dimensions are one long batch."""
+
+    def __init__(self, node: Node, weights: Weights) -> None:
+        super().__init__(node, weights, node.args[1], node.args[2])
+
+    @property
+    def bias(self) -> Tensor | None:
+        """The layer's bias b [out], or None."""
+        b = self._value(self._b)
+        return None if b is None else b.reshape(-1)
+
+    def stack_inputs(self, first: Tensor, second: Tensor) -> Tensor:
+        return torch.cat([first, second], -1)
+
+    def split_signs(self, a: Tensor) -> Tensor:
+        return ops.split_signs(a.reshape(-1, a.shape[-1])).unflatten(0, a.shape[:-1])
+
+    def run(self, a: Tensor, relu: bool = False) -> Tensor:
+        """The layer's own forward pass, with a ReLU behind it if asked for."""
+        z = self.forward(a, self.weight, self.bias)
+        return z.relu_() if relu else z
+
+    def forward(self, u: Tensor, w: Weight, b: Tensor | None = None) -> Tensor:
+        return torch.nn.functional.linear(u, w.plain, b)
+
+    def transpose(self, s: Tensor, w: Weight, like: Tensor) -> Tensor:
+        return s @ w.plain
+
+    @property
+    def spreads_evenly(self) -> bool:
+        return True
+
+    def spread(self, R: Tensor, share: Tensor, like: Tensor) -> Tensor:
+        return (R.sum(-1, keepdim=True) * share[..., :1]).expand(len(R), *like.shape)
+
+    def multiply(self, u: Tensor, c: Tensor, parts: int) -> Tensor:
+        R = u * c
+        return R if parts == 1 else sum(R.chunk(parts, -1))  # type: ignore[return-value]
+
+    def relprop(self, u, R, w, b, eps, parts=1, z=None) -> Tensor:
+        targets, out = len(R), R.shape[-1]
+        flat_z = None if z is None else z.reshape(-1, out)
+        flat_u, flat_R = u.reshape(-1, u.shape[-1]), R.reshape(targets, -1, out)
+        flat = ops.relprop_linear(flat_u, flat_R, w.plain, b, flat_z, eps, parts)
+        return flat.reshape(targets, *u.shape[:-1], -1)
+
+
+class Affine(Layer):
+    """y = w x + b elementwise, w and b numbers or tensors that broadcast against x."""
+
+    def __init__(self, node: Node, weights: Weights) -> None:
+        super().__init__(node, weights, node.args[1], node.args[2])
+
+    def _value(self, x: Any) -> Any:
+        x = super()._value(x)
+        return torch.tensor(x) if isinstance(x, (int, float)) else x
+
+    def forward(self, u: Tensor, w: Weight, b: Tensor | None = None) -> Tensor:
+        z = u * w.plain
+        return z if b is None else z + b
+
+    def transpose(self, s: Tensor, w: Weight, like: Tensor) -> Tensor:
+        return unbroadcast(s * w.plain, like.shape)
+
+
+class Sum(Layer):
+    """A sum or mean over windows or dimensions: fixed non-negative weights, scaled by w (1)."""
+
+    def __init__(self, node: Node, weights: Weights) -> None:
+        super().__init__(node, weights, torch.ones(()), None)
+
+    def forward(self, u: Tensor, w: Weight, b: Tensor | None = None) -> Tensor:
+        x = self.node.inputs[0]
+        return self.node.call(lambda n: u if n is x else self._value(n)) * w.plain.to(u)
+
+
+LAYERS: dict[str, Callable[[Node, Weights], Layer]] = {
+    "conv": Conv,
+    "linear": Linear,
+    "affine": Affine,
+    "sum": Sum,
+}
+
+
+def attach_layers(nodes: list[Node], weights: Weights) -> None:
+    """Give every linear node its layer; one whose weights depend on the input gets none."""
+    for node in nodes:
+        if node.kind in LAYERS and all(
+            n.constant for n in nodes_in(node.args) if n not in node.inputs
+        ):
+            node.layer = LAYERS[node.kind](node, weights)
+
+
+class Fixed(Linear):
+    """A dense layer with weights given once, such as differences of another layer's."""
+
+    def __init__(self, node: Node, w: Tensor, b: Tensor | None) -> None:
+        self.node = node
+        self._w, self._b = w, b
+
+    def _value(self, x: Any) -> Any:
+        return x
+
+    def derive(self, name: str, f: Callable[[Tensor], Tensor]) -> Weight:
+        return Weight(f(self._w))
+
+    def remember(self, name: Hashable, make: Callable[[], Any]) -> Any:
+        return make()

@@ -1,0 +1,245 @@
+"""Run: forward once, keeping just what some rule asks for; then the nodes in reverse.
+
+Messages (relevance, [targets, N, ...]) of a node that several others read are summed, and every
+tensor is dropped after its last use.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import ModelError
+from .facts import ModelGraph, Node, nodes_in
+from .weights import Weights
+
+if TYPE_CHECKING:
+    from ..rules import Rule
+
+
+class NodeCall:
+    """A node in one run: its facts, and its function with everything but its inputs fixed."""
+
+    def __init__(self, node: Node, lookup: Callable[[Node], Any]) -> None:
+        self.node = node
+        self.lookup = lookup
+        self.layer = node.layer
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.node, name)
+
+    def with_layer(self, layer: Any) -> NodeCall:
+        """The same call with another linear map in place of the node's."""
+        other = NodeCall(self.node, self.lookup)
+        other.layer = layer
+        return other
+
+    def rerun(self, *inputs: Tensor) -> Tensor:
+        """The node's output for other values of the inputs that carry relevance."""
+        given = dict(zip(self.node.inputs, inputs, strict=True))
+        return self.node.call(lambda n: given[n] if n in given else self.lookup(n))
+
+
+@dataclass
+class Balance:
+    """What became of the relevance that one node received, summed over batch and targets."""
+
+    node: Node
+    received: float = 0.0
+    passed: float = 0.0
+    bias: float = 0.0
+    stabilizer: float = 0.0
+    filled: float = 0.0
+
+    def absorb(self, bias: Tensor | float = 0.0, stabilizer: Tensor | float = 0.0) -> None:
+        """Count what a bias or a stabilizer kept."""
+        self.bias += float(bias)
+        self.stabilizer += float(stabilizer)
+
+    @property
+    def gap(self) -> float:
+        """What is unaccounted for: rounding."""
+        return self.received - self.passed - self.bias - self.stabilizer - self.filled
+
+
+class Propagation(nn.Module):
+    """The built explainer: a canonical graph, a rule for each node, and the plan to run them.
+
+    Parameters
+    ----------
+    graph : from `build_graph`, with its layers attached.
+    weights : where constants come from.
+    rules : node -> rule, for every node with inputs that carry relevance.
+    """
+
+    def __init__(self, graph: ModelGraph, weights: Weights, rules: dict[Node, Rule]) -> None:
+        super().__init__()
+        self.graph = graph
+        self.weights = weights
+        self.rules = rules
+        self.active = self._reaching_output()
+        self.gated = self._gated()
+        self.fused = self._fused()
+        kept = self._kept()
+        self.kept = kept
+        self.steps = [n for n in graph.nodes if not n.constant and n.kind != "input"]
+        self.frees = self._frees(kept)
+
+    # -- the plan --
+
+    def _reaching_output(self) -> set[Node]:
+        active = {self.graph.output}
+        for node in reversed(self.graph.nodes):
+            if node in active:
+                active.update(node.inputs)
+        return active
+
+    def _gated(self) -> set[Node]:
+        """Nodes whose relevance is zero wherever their value is zero."""
+        gated: set[Node] = set()
+        for node in reversed(self.graph.nodes):
+            users = [u for u in node.users if u in self.active]
+            if users and all(self.rules[u].gates(u, u in gated) for u in users):
+                gated.add(node)
+        return gated
+
+    def _fused(self) -> dict[Node, Node]:
+        """Layer -> the ReLU that runs with it. Its pre-activation is then not kept."""
+        fused = {}
+        for node in self.graph.nodes:
+            behind = node.users[0] if len(node.users) == 1 else None
+            if (
+                behind is None
+                or behind.op != "relu"
+                or node not in self.rules
+                or node is self.graph.output
+            ):
+                continue
+            # Relevance vanishes wherever the pre-activation is not positive.
+            node.rectified = behind in self.gated and self.rules[behind].passes(behind)
+            if (
+                node.kind in ("conv", "linear")
+                and node.layer is not None
+                and self.rules[behind].passes(behind)
+                and self.rules[node].fuses(node, node.rectified)
+            ):
+                fused[node] = behind
+        return fused
+
+    def _kept(self) -> set[Node]:
+        kept = {self.graph.output}
+        for node, rule in self.rules.items():
+            if rule.needs_inputs:
+                kept.update(node.inputs)
+            if rule.needs_output:
+                kept.add(node)
+        # What is no tensor of relevance (sizes, masks) is small and may be asked for again.
+        kept.update(n for n in self.graph.nodes if n.kind == "value")
+        return kept
+
+    def _frees(self, kept: set[Node]) -> dict[Node, list[Node]]:
+        """After which step which values are needed no more."""
+        last: dict[Node, Node] = {}
+        for node in self.steps:
+            for x in nodes_in([*node.args, *node.kwargs.values()]):
+                if not x.constant and x not in kept:
+                    last[x] = node
+        frees: dict[Node, list[Node]] = {}
+        for x, node in last.items():
+            frees.setdefault(node, []).append(x)
+        return frees
+
+    # -- the run --
+
+    def forward(
+        self,
+        inputs: tuple,
+        start: Callable[[Tensor, dict[Node, Any]], tuple[dict[Node, Tensor], Any]],
+        watch: Iterable[Node] = (),
+        balances: list[Balance] | None = None,
+    ) -> tuple[Any, dict[Node, Tensor]]:
+        """Run the model on inputs and the rules on what `start` makes of the output.
+
+        `start(output, values)` returns the first messages and anything that is to be returned.
+        Returns that, and the messages at the inputs, the sources and the watched nodes (a node that
+        no relevance reached is missing).
+        """
+        values = self.run_model(inputs)
+        seeds, started = start(values[self.graph.output], values)
+        return started, self.run_rules(values, seeds, set(watch), balances)
+
+    def lookup(self, values: dict[Node, Any]) -> Callable[[Node], Any]:
+        """A node's value in this run."""
+        return lambda n: self.weights.value(n) if n.constant else values[n]
+
+    def run_model(self, inputs: tuple, keep_all: bool = False) -> dict[Node, Any]:
+        """Values of the nodes that are kept."""
+        values: dict[Node, Any] = dict(zip(self.graph.inputs, inputs, strict=True))
+        lookup = self.lookup(values)
+        for node in self.steps:
+            if node in self.fused and not keep_all:
+                value = node.layer.run(lookup(node.inputs[0]), relu=True)
+                values[node] = values[self.fused[node]] = value
+            elif node not in values:
+                values[node] = self._run_node(node, lookup)
+            if not keep_all:
+                for x in self.frees.get(node, ()):
+                    values.pop(x, None)
+        return values
+
+    def _run_node(self, node: Node, lookup: Callable[[Node], Any]) -> Any:
+        if node.kind in ("conv", "linear") and node.layer is not None:
+            return node.layer.run(lookup(node.inputs[0]))
+        return node.call(lookup)
+
+    def run_rules(
+        self,
+        values: dict[Node, Any],
+        seeds: dict[Node, Tensor],
+        watch: set[Node],
+        balances: list[Balance] | None,
+    ) -> dict[Node, Tensor]:
+        """Hand the seeds down, node by node in reverse order."""
+        lookup = self.lookup(values)
+        messages: dict[Node, Tensor] = dict(seeds)
+        found: dict[Node, Tensor] = {}
+        for node in reversed(self.graph.nodes):
+            R = messages.pop(node, None)
+            if R is not None:
+                if node in watch or node.kind in ("input", "source"):
+                    found[node] = R
+                if node in self.rules:
+                    self._hand_down(node, R, values, lookup, messages, balances)
+            if node.kind != "value":
+                values.pop(node, None)
+        return found
+
+    def _hand_down(self, node, R, values, lookup, messages, balances) -> None:
+        rule = self.rules[node]
+        inputs = tuple(values[x] for x in node.inputs) if rule.needs_inputs else ()
+        output = values[node] if rule.needs_output else None
+        balance = None if balances is None else Balance(node, received=float(R.sum()))
+        sent = rule.propagate(NodeCall(node, lookup), inputs, output, R, balance)
+        for x, message in zip(node.inputs, sent, strict=True):
+            if message is None:
+                continue
+            messages[x] = messages[x] + message if x in messages else message
+            if balance is not None:
+                balance.passed += float(message.sum())
+        if balances is not None:
+            balances.append(balance)
+
+    # -- when something went wrong --
+
+    def first_bad_node(self, inputs: tuple) -> str:
+        """Name the first operation whose output has a NaN or an infinity."""
+        values = self.run_model(inputs, keep_all=True)
+        for node in self.steps:
+            x = values[node]
+            if isinstance(x, Tensor) and x.is_floating_point() and not torch.isfinite(x).all():
+                return f"{node!r}, {node.source}" if node.source else repr(node)
+        raise ModelError("The output of the model is not finite, but every operation's is.")

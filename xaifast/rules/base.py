@@ -1,0 +1,188 @@
+"""What a rule is: one method for any node, and an easier one for linear layers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, fields, is_dataclass
+
+import torch
+from torch import Tensor
+
+from .. import reference
+from ..graph.facts import Node
+from ..graph.layers import Layer
+from ..graph.run import Balance, NodeCall
+from ..graph.weights import Weight
+
+
+class Rule:
+    """How a node hands the relevance of its output to its inputs.
+
+    A subclass implements `propagate`; the rest has safe defaults.
+
+    Attributes
+    ----------
+    needs_inputs, needs_output : bool
+        Whether `propagate` reads them; what no rule reads is not kept.
+    """
+
+    needs_inputs: bool = True
+    needs_output: bool = True
+
+    def check(self, node: Node) -> str | None:
+        """Why this rule cannot be used at a node, or None: asked once, before any work."""
+        return None
+
+    def passes(self, node: Node) -> bool:
+        """Whether the message is handed on as it is."""
+        return False
+
+    def fuses(self, node: Node, rectified: bool) -> bool:
+        """Whether a ReLU behind the node may be computed with it, and `output` be the ReLU's."""
+        return False
+
+    def gates(self, node: Node, gated: bool) -> bool:
+        """Whether the message vanishes where the input does, if R does where the output does."""
+        return False
+
+    def propagate(
+        self,
+        node: NodeCall,
+        inputs: tuple[Tensor, ...],
+        output: Tensor | None,
+        R: Tensor,
+        balance: Balance | None = None,
+    ) -> Iterable[Tensor | None]:
+        """Return one message for each input.
+
+        Parameters
+        ----------
+        node : the node's facts (kind, op, layer, module, ...) and `rerun(*inputs)`.
+        inputs : values of the operands that carry relevance, [N, ...] each.
+        output : value of the node.
+        R : relevance of the output, [targets, *output.shape].
+        balance : when a report is wanted: `balance.absorb(bias=..., stabilizer=...)`.
+
+        Returns
+        -------
+        One tensor [targets, *input.shape] for each input (None for no relevance).
+        """
+        raise NotImplementedError
+
+    def __repr__(self) -> str:
+        if not is_dataclass(self):
+            return type(self).__name__
+        shown = [f"{f.name}={getattr(self, f.name)!r}" for f in fields(self) if f.repr]
+        return f"{type(self).__name__}({', '.join(shown)})"
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """One stabilized redistribution; a rule is the sum of its parts.
+
+    coefficient * u_j sum_k w_jk s_k,   s = R / (z + eps sgn z),   z = sum_j u_j w_jk + b_k
+
+    u: what enters the weights (None: ones); w: the weight; b: the bias that counts in the
+    denominator; eps: the stabilizer, one number or one for each sample; parts: 2 if u and w hold
+    two parts side by side; where: outputs of which relevance is taken (None: all); z: the
+    denominator, if it is known already; coefficient: a factor.
+    """
+
+    u: Tensor | None
+    w: Weight
+    b: Tensor | None = None
+    eps: float | Tensor = 1e-6
+    parts: int = 1
+    where: Tensor | None = None
+    z: Tensor | None = None
+    coefficient: float = 1.0
+
+
+class LinearRule(Rule):
+    """A rule for linear layers (conv, linear, affine, sum), given by its parts.
+
+    A subclass implements `parts(layer, a, z)`, which yields a `Part` for each fraction of its
+    formula.
+    """
+
+    needs_output = False
+
+    def parts(self, layer: Layer, a: Tensor, z: Tensor | None) -> Iterator[Part]:
+        """Yield the parts of the formula.
+
+        Parameters
+        ----------
+        layer : the linear map (weight, bias, derive, split_signs, stack, ...).
+        a : [N, ...] activations that enter.
+        z : [N, ...] the layer's output, if `needs_output` is set.
+        """
+        raise NotImplementedError
+
+    def check(self, node: Node) -> str | None:
+        """Only nodes with a linear map whose weights do not depend on the input."""
+        if node.layer is None:
+            return f"{type(self).__name__} needs a linear layer with constant weights"
+        return None
+
+    def fuses(self, node: Node, rectified: bool) -> bool:
+        """A rule that never looks at the output does not mind a ReLU behind it."""
+        return not self.needs_output
+
+    def propagate(self, node, inputs, output, R, balance=None):
+        """Sum the parts."""
+        (a,) = inputs
+        total: Tensor | None = None
+        for part in self.parts(node.layer, a, output):
+            message = _propagate_part(node.layer, part, a, R, balance)
+            if part.coefficient != 1.0:
+                message = message * part.coefficient
+            total = message if total is None else total + message
+        return (total,)
+
+
+def _propagate_part(
+    layer: Layer, part: Part, a: Tensor, R: Tensor, balance: Balance | None
+) -> Tensor:
+    R = R if part.where is None else R * part.where
+    u = part.u
+    if u is None:
+        return _spread(layer, part, a, R, balance)
+    if balance is not None:
+        return _step_by_step(layer, part, u, R, balance)
+    if isinstance(part.eps, Tensor):
+        z = layer.forward(u, part.w, part.b) if part.z is None else part.z
+        return layer.relprop(u, R, part.w, None, 0.0, part.parts, reference.stabilize(z, part.eps))
+    return layer.relprop(u, R, part.w, part.b, part.eps, part.parts, part.z)
+
+
+def _spread(layer: Layer, part: Part, a: Tensor, R: Tensor, balance: Balance | None) -> Tensor:
+    """C = w^T s for an input of ones: the denominator does not depend on the input."""
+    ones = a.new_ones((1, *a.shape[1:]))
+
+    def inverse() -> Tensor:
+        d = reference.stabilize(layer.forward(ones, part.w, part.b), part.eps)
+        return torch.where(d == 0, 0, 1 / d)
+
+    key = ("1/z", id(part.w), part.eps, tuple(a.shape[1:]), a.dtype)
+    s = R * layer.remember(key, inverse)
+    if balance is not None:
+        z = layer.forward(ones, part.w, part.b)
+        balance.absorb(_bias_share(layer, part, ones, s), (R - s * z).sum())
+    return layer.transpose(s, part.w, a)
+
+
+def _step_by_step(layer: Layer, part: Part, u: Tensor, R: Tensor, balance: Balance) -> Tensor:
+    """The four steps one by one, counting what the bias and the stabilizer absorb."""
+    z = layer.forward(u, part.w, part.b) if part.z is None else part.z
+    d = reference.stabilize(z, part.eps)
+    s = torch.where(d == 0, 0, R / d)
+    bias, stabilizer = _bias_share(layer, part, u, s), (R - s * z).sum()
+    balance.absorb(part.coefficient * bias, part.coefficient * stabilizer)
+    return layer.multiply(u, layer.transpose(s, part.w, u), part.parts)
+
+
+def _bias_share(layer: Layer, part: Part, u: Tensor, s: Tensor) -> Tensor | float:
+    """sum_k b_k s_k, with b as the layer adds it."""
+    if part.b is None:
+        return 0.0
+    return (s * layer.forward(torch.zeros_like(u[:1]), part.w, part.b)).sum()
