@@ -1,0 +1,60 @@
+"""The documentation: every public name has its sections, and every example runs."""
+
+import doctest
+import importlib
+import inspect
+import re
+from pathlib import Path
+
+import pytest
+
+PUBLIC = ["xaifast.attr", "xaifast.composites", "xaifast.rules", "xaifast.ops", "xaifast.viz"]
+MODULES = [*PUBLIC, "xaifast.attr.propagation", "xaifast.rules.lrp", "xaifast.viz.pictures"]
+README = Path(__file__).parent.parent / "README.md"
+
+
+def public_functions():
+    for module_name in PUBLIC:
+        module = importlib.import_module(module_name)
+        for name in module.__all__:
+            member = getattr(module, name)
+            if callable(member):
+                yield f"{module_name}.{name}", member
+
+
+@pytest.mark.parametrize(
+    ("name", "member"), public_functions(), ids=lambda x: x if isinstance(x, str) else ""
+)
+def test_every_public_name_is_documented_and_typed(name, member):
+    text = inspect.getdoc(member) or ""
+    assert text.strip(), name
+    if name.rpartition(".")[2] in ("first", "last", "Part", "Rule", "LinearRule"):
+        return  # a condition of one line, and the interfaces that rules subclass
+    assert "Examples\n--------" in text, f"{name} has no example"
+    if inspect.isfunction(member):
+        signature = inspect.signature(member)
+        assert signature.return_annotation is not inspect.Signature.empty, name
+        untyped = [p for p in signature.parameters.values() if p.annotation is p.empty]
+        assert not untyped, f"{name}: {untyped}"
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_the_examples_run(module):
+    results = doctest.testmod(importlib.import_module(module))
+    assert results.failed == 0
+    assert module == "xaifast.viz" or module == "xaifast.attr" or results.attempted > 0
+
+
+def test_the_program_in_the_readme_runs():
+    programs = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
+    assert programs
+    for program in programs:
+        exec(compile(program, str(README), "exec"), {})
+
+
+def test_the_readme_lists_every_method():
+    from xaifast.composites import PRESETS
+
+    text = README.read_text()
+    missing = [name for name in PRESETS if f"`{name}" not in text]
+    assert not missing

@@ -1,0 +1,212 @@
+"""The demonstration: train a small network on handwritten digits, explain it by many composites.
+
+Called by `xaifast demo`. Needs scikit-learn (data) and Pillow (picture).
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from .attr import LRP
+from .composites import PRESETS, Composite, Uniform
+from .rules import Zero
+from .viz import grid, heatmap, to_image
+from .viz.optional import need
+
+SEED = 0
+SIDE = 24  # the digits' 8 x 8 pixels, enlarged
+EPOCHS, BATCH, RATE = 4, 64, 4e-3
+EXPLAINED, TIMED, REPEATS = 5, 100, 7
+BOX = {"low": 0.0, "high": 1.0}
+
+
+def composites() -> dict[str, Composite]:
+    """The columns of the picture and the lines of the table, by name."""
+    plain = ("EpsilonPlus", "EpsilonPlusFlat", "EpsilonAlpha2Beta1", "ExcitationBackprop")
+    boxed = ("EpsilonGammaBox", "ZeroEpsilonGammaBox", "DeepTaylorBounded")
+    return {
+        "Uniform(Zero)": Uniform(Zero()),
+        **{name: PRESETS[name]() for name in plain},
+        **{name: PRESETS[name](**BOX) for name in boxed},
+    }
+
+
+# ---- the model -------------------------------------------------------------------------------
+
+
+class Digits(nn.Module):
+    """Three convolutions with batch norm, one of them in a residual block, and a dense layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(1, 16, 5, padding=2, bias=False)
+        self.norm1 = nn.BatchNorm2d(16)
+        self.conv2 = nn.Conv2d(16, 32, 3, padding=1, bias=False)
+        self.norm2 = nn.BatchNorm2d(32)
+        self.conv3 = nn.Conv2d(32, 32, 3, padding=1, bias=False)
+        self.norm3 = nn.BatchNorm2d(32)
+        self.head = nn.Linear(32 * (SIDE // 8) ** 2, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits [N, 10] of images [N, 1, 24, 24]."""
+        x = functional.max_pool2d(functional.relu(self.norm1(self.conv1(x))), 2)
+        x = functional.max_pool2d(functional.relu(self.norm2(self.conv2(x))), 2)
+        x = functional.relu(x + self.norm3(self.conv3(x)))
+        return self.head(functional.avg_pool2d(x, 2).flatten(1))
+
+
+def load() -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Images [N, 1, 24, 24] in [0, 1] and classes [N]: of training, then of testing."""
+    digits = need("demo", "sklearn.datasets", "scikit-learn").load_digits()
+    split = need("demo", "sklearn.model_selection", "scikit-learn").train_test_split
+    parts = split(
+        digits.images, digits.target, test_size=0.2, random_state=SEED, stratify=digits.target
+    )
+    train, test = (
+        functional.interpolate(
+            torch.tensor(x / 16.0).float().unsqueeze(1), size=SIDE, mode="bilinear"
+        )
+        for x in parts[:2]
+    )
+    return train, torch.tensor(parts[2]), test, torch.tensor(parts[3])
+
+
+def train(x: Tensor, y: Tensor) -> nn.Module:
+    """Train the network; the same weights every time, and the global seed stays as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(SEED)
+        model = Digits()
+        optimizer = torch.optim.Adam(model.parameters(), RATE)
+        cooling = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.1, EPOCHS - 1)
+        for _ in range(EPOCHS):
+            for rows in torch.randperm(len(x)).split(BATCH):
+                optimizer.zero_grad()
+                functional.cross_entropy(model(x[rows]), y[rows]).backward()
+                optimizer.step()
+            cooling.step()
+    return model.eval()
+
+
+@torch.no_grad()
+def predict(model: nn.Module, x: Tensor) -> Tensor:
+    """The predicted classes [N]."""
+    return model(x).argmax(1)
+
+
+# ---- what is shown ---------------------------------------------------------------------------
+
+
+def measure(
+    model: nn.Module, explainers: dict[str, LRP], x: Tensor, target: Tensor
+) -> dict[str, tuple[float, float]]:
+    """For each composite: time over the plain forward pass, and conservation error.
+
+    The error is |sum R - f| / |f| for the explained output f, its mean over the samples.
+    """
+    with torch.no_grad():
+        f = model(x).gather(1, target.unsqueeze(1)).squeeze(1)
+    errors = {}
+    for name, lrp in explainers.items():  # the first call captures the graph
+        _, delta = lrp.attribute(x, target, return_convergence_delta=True)
+        errors[name] = float((delta.abs() / f.abs()).mean())
+    calls = {name: _call(lrp, x, target) for name, lrp in explainers.items()}
+    times = interleaved({"": torch.no_grad()(lambda: model(x)), **calls})
+    return {name: (times[name] / times[""], errors[name]) for name in explainers}
+
+
+def _call(lrp: LRP, x: Tensor, target: Tensor) -> Callable[[], object]:
+    return lambda: lrp.attribute(x, target)
+
+
+def interleaved(calls: dict[str, Callable[[], object]]) -> dict[str, float]:
+    """The median time of each call, in seconds, all measured in turn."""
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(REPEATS):
+        for name, call in calls.items():
+            begin = time.perf_counter()
+            call()
+            times[name].append(time.perf_counter() - begin)
+    return {name: median(values) for name, values in times.items()}
+
+
+def picture(explainers: dict[str, LRP], x: Tensor, target: Tensor) -> object:
+    """The digits in rows, the composites in columns."""
+    maps = [lrp.attribute(x, target) for lrp in explainers.values()]
+    rows = [[to_image(x[i]), *(heatmap(relevance[i]) for relevance in maps)] for i in range(len(x))]
+    titles = ["input", *(_broken(name) for name in explainers)]
+    return grid(rows, titles, [f"class {int(c)}" for c in target])
+
+
+def _broken(name: str, width: int = 13) -> str:
+    """A composite's name in short lines, broken at its capitals."""
+    lines = [""]
+    for word in re.findall(r"\(?[A-Z][^A-Z(]*", name):
+        if len(lines[-1] + word) > width:
+            lines.append("")
+        lines[-1] += word
+    return "\n".join(lines)
+
+
+def table(rows: dict[str, tuple[float, float]]) -> str:
+    """The measurements as text."""
+    lines = [f"{'composite':22} {'time / forward':>14} {'|sum R - f| / |f|':>18}"]
+    lines += [f"{name:22} {ratio:14.1f} {error:18.1e}" for name, (ratio, error) in rows.items()]
+    return "\n".join(lines)
+
+
+def run(out: Path) -> Path:
+    """Train, explain, measure and draw.
+
+    Parameters
+    ----------
+    out : Path
+        Folder of the picture; made if it is missing.
+
+    Returns
+    -------
+    Path
+        Of the picture.
+
+    Raises
+    ------
+    ImportError
+        If scikit-learn or Pillow is missing.
+    """
+    need("demo", "PIL.Image", "pillow")
+    x_train, y_train, x, y = load()
+    out.mkdir(parents=True, exist_ok=True)
+    begin = time.perf_counter()
+    model = train(x_train, y_train)
+    predicted = predict(model, x)
+    print(
+        f"Trained on {len(x_train)} digits in {time.perf_counter() - begin:.1f} s; "
+        f"test accuracy {float((predicted == y).float().mean()):.3f} on {len(x)} more."
+    )
+    explainers = {name: LRP(model, composite) for name, composite in composites().items()}
+    rows = measure(model, explainers, x[:TIMED], predicted[:TIMED])
+    print(f"Explained {TIMED} test digits, each for its predicted class:\n\n{table(rows)}\n")
+    print(
+        "sum R: relevance at the input; f: the output explained; "
+        "where biases count, the error is the share that they absorb."
+    )
+    chosen = _examples(predicted, y)
+    path = out / "digits.png"
+    picture(explainers, x[chosen], predicted[chosen]).save(path)  # type: ignore[attr-defined]
+    print(f"Picture: {path}")
+    return path
+
+
+def _examples(predicted: Tensor, y: Tensor) -> list[int]:
+    """The first test digit of some classes, predicted rightly."""
+    classes = (0, 2, 3, 4, 9)[:EXPLAINED]
+    right = (predicted == y).numpy()
+    return [int(np.flatnonzero(right & (y.numpy() == c))[0]) for c in classes]
