@@ -1,0 +1,91 @@
+"""VGG-16 and ResNet-50 as published, defined here: no torchvision, no weights to fetch."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+VGG16 = (64, 64, "M", 128, 128, "M", 256, 256, 256, "M", 512, 512, 512, "M", 512, 512, 512, "M")
+
+
+def vgg16() -> nn.Sequential:
+    """VGG-16 (Simonyan and Zisserman 2015)."""
+    layers: list[nn.Module] = []
+    channels = 3
+    for width in VGG16:
+        if width == "M":
+            layers.append(nn.MaxPool2d(2))
+        else:
+            layers += [nn.Conv2d(channels, int(width), 3, padding=1), nn.ReLU(inplace=True)]
+            channels = int(width)
+    layers += [nn.AdaptiveAvgPool2d(7), nn.Flatten()]
+    for width, out in ((512 * 49, 4096), (4096, 4096)):
+        layers += [nn.Linear(width, out), nn.ReLU(inplace=True), nn.Dropout()]
+    return nn.Sequential(*layers, nn.Linear(4096, 1000))
+
+
+class Bottleneck(nn.Module):
+    """The block of ResNet-50: 1x1, 3x3 (with the stride) and 1x1 convolutions, and a shortcut."""
+
+    def __init__(self, channels: int, width: int, stride: int) -> None:
+        super().__init__()
+        out = 4 * width
+        self.conv1, self.bn1 = nn.Conv2d(channels, width, 1, bias=False), nn.BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, width, 3, stride, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.conv3, self.bn3 = nn.Conv2d(width, out, 1, bias=False), nn.BatchNorm2d(out)
+        self.relu = nn.ReLU(inplace=True)
+        self.downsample = None
+        if stride != 1 or channels != out:
+            shortcut = nn.Conv2d(channels, out, 1, stride, bias=False)
+            self.downsample = nn.Sequential(shortcut, nn.BatchNorm2d(out))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.relu(self.bn1(self.conv1(x)))
+        y = self.relu(self.bn2(self.conv2(y)))
+        y = self.bn3(self.conv3(y))
+        return self.relu(y + (x if self.downsample is None else self.downsample(x)))
+
+
+class ResNet50(nn.Module):
+    """ResNet-50 (He et al. 2016), the stride in the 3x3 convolution."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1, self.bn1 = nn.Conv2d(3, 64, 7, 2, 3, bias=False), nn.BatchNorm2d(64)
+        self.relu, self.maxpool = nn.ReLU(inplace=True), nn.MaxPool2d(3, 2, 1)
+        blocks, channels = [], 64
+        for width, count, stride in ((64, 3, 1), (128, 4, 2), (256, 6, 2), (512, 3, 2)):
+            for i in range(count):
+                blocks.append(Bottleneck(channels, width, stride if i == 0 else 1))
+                channels = 4 * width
+        self.blocks = nn.Sequential(*blocks)
+        self.avgpool, self.fc = nn.AdaptiveAvgPool2d(1), nn.Linear(2048, 1000)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.blocks(self.maxpool(self.relu(self.bn1(self.conv1(x)))))
+        return self.fc(torch.flatten(self.avgpool(y), 1))
+
+
+def randomize(model: nn.Module, seed: int = 0) -> nn.Module:
+    """Random weights that keep the scale, biases and batch-norm statistics that are not trivial."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(p: Tensor, std: float, mean: float = 0.0) -> None:
+        p.copy_(torch.randn(p.shape, generator=generator) * std + mean)
+
+    with torch.no_grad():
+        for m in model.modules():
+            if isinstance(m, (nn.Conv2d, nn.Linear)):
+                draw(m.weight, (2.0 / m.weight[0].numel()) ** 0.5)
+                if m.bias is not None:
+                    draw(m.bias, 0.05)
+            elif isinstance(m, nn.BatchNorm2d):
+                draw(m.weight, 0.05, 0.8)
+                draw(m.bias, 0.05)
+                draw(m.running_mean, 0.05)
+                m.running_var.copy_(torch.rand(m.running_var.shape, generator=generator) + 0.5)
+    return model.eval()
+
+
+MODELS = {"VGG-16": vgg16, "ResNet-50": ResNet50}

@@ -1,0 +1,96 @@
+"""Measure side by side: interleaved rounds, medians, ratios within a round, peak memory."""
+
+from __future__ import annotations
+
+import ctypes
+import datetime
+import gc
+import platform
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+
+Function = Callable[[], object]
+
+
+def synchronize() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def interleave(functions: dict[str, Function], rounds: int, warm_up: int = 1) -> dict[str, list]:
+    """Wall seconds of each function, run A B C A B C ... so that other load hits all alike."""
+    for _ in range(warm_up):
+        for run in functions.values():
+            run()
+    seconds: dict[str, list[float]] = {name: [] for name in functions}
+    for _ in range(rounds):
+        for name, run in functions.items():
+            synchronize()
+            begin = time.perf_counter()
+            run()
+            synchronize()
+            seconds[name].append(time.perf_counter() - begin)
+    return seconds
+
+
+def ratio(seconds: dict[str, list], name: str, to: str) -> float:
+    """Median over the rounds of the ratio within a round."""
+    return statistics.median(a / b for a, b in zip(seconds[name], seconds[to], strict=True))
+
+
+def _status(key: str) -> float:
+    with open("/proc/self/status") as lines:
+        return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(key))
+
+
+def peak_memory(run: Function) -> float:
+    """MiB that a call needs at its peak, above what was held before."""
+    gc.collect()
+    if torch.cuda.is_available():
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        run()
+        synchronize()
+        return (torch.cuda.max_memory_allocated() - before) / 2**20
+    try:
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+        with open("/proc/self/clear_refs", "w") as file:
+            file.write("5")  # resets the high-water mark
+        before = _status("VmRSS")
+        run()
+        return _status("VmHWM") - before
+    except OSError:  # not Linux
+        return float("nan")
+
+
+def machine(device: str) -> dict[str, str]:
+    """What the figures belong to."""
+    name = torch.cuda.get_device_name() if device == "cuda" else _processor()
+    return {
+        "date": datetime.date.today().isoformat(),
+        "hardware": name,
+        "threads": str(torch.get_num_threads()),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def _processor() -> str:
+    try:
+        with open("/proc/cpuinfo") as lines:
+            return next(line.split(":")[1].strip() for line in lines if "model name" in line)
+    except (OSError, StopIteration):
+        return platform.processor()
+
+
+def table(head: list[str], rows: list[list[str]]) -> str:
+    """Rows as a Markdown table with aligned columns."""
+    widths = [max(len(r[i]) for r in [head, *rows]) for i in range(len(head))]
+
+    def line(cells: list[str]) -> str:
+        return "| " + " | ".join(c.ljust(w) for c, w in zip(cells, widths, strict=True)) + " |"
+
+    return "\n".join([line(head), line(["-" * w for w in widths]), *map(line, rows)])
