@@ -106,12 +106,12 @@ def test_products_need_a_gate():
 
 
 def test_an_operation_is_never_mistaken_for_a_kind():
-    class Larger(nn.Module):
+    class Smaller(nn.Module):
         def forward(self, x):
-            return torch.maximum(x[:, :1], x[:, 1:])
+            return torch.minimum(x[:, :1], x[:, 1:])
 
-    with pytest.raises(ModelError, match="no entry of the composite matches kind 'maximum'"):
-        LRP(Larger(), c.EpsilonPlus()).attribute(torch.randn(2, 2), target=0)
+    with pytest.raises(ModelError, match="no entry of the composite matches kind 'minimum'"):
+        LRP(Smaller(), c.EpsilonPlus()).attribute(torch.randn(2, 2), target=0)
 
 
 # ---- the same numbers as zennit -----------------------------------------------------------------

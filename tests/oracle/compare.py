@@ -116,9 +116,39 @@ def array(t: Tensor | None) -> np.ndarray | None:
     return None if t is None else t.detach().numpy()
 
 
+class Einsum(nn.Module):
+    """x times a constant tensor, by letters such as "ti,tio->to" (for one sample)."""
+
+    def __init__(self, letters: str, *shape: int) -> None:
+        super().__init__()
+        self.letters, self.weight = letters, nn.Parameter(torch.empty(shape))
+
+    def forward(self, x: Tensor) -> Tensor:
+        first, rest = self.letters.split(",")
+        second, out = rest.split("->")
+        return torch.einsum(f"n{first},{second}->n{out}", x, self.weight)
+
+
+class FromTheLeft(Einsum):
+    """W @ x."""
+
+    def __init__(self, outs: int, ins: int) -> None:
+        super().__init__("jt,kj->kt", outs, ins)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.weight @ x
+
+
 def connections_of(layer: nn.Module, in_shape: tuple[int, ...]) -> taps.Connections:
     """The oracle's list of connections for a PyTorch layer, for one sample of this shape."""
+    if isinstance(layer, nn.AvgPool1d):
+        return taps.average(in_shape, layer.kernel_size[0])
+    if isinstance(layer, Einsum):
+        return taps.einsum(in_shape, layer.letters, array(layer.weight))
     w, b = array(layer.weight), array(layer.bias)
+    if isinstance(layer, nn.BatchNorm1d):
+        scale = w / np.sqrt(array(layer.running_var) + layer.eps)
+        return taps.scale_and_shift(in_shape, scale, b - array(layer.running_mean) * scale)
     if isinstance(layer, nn.Linear):
         return taps.dense(w, b, in_shape[:-1])
     if layer.transposed:

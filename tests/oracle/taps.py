@@ -64,6 +64,40 @@ def dense(W: Array, b: Array | None = None, before: Shape = ()) -> Connections:
     return Connections(in_shape, out_shape, taps, bias)
 
 
+def einsum(in_shape: Shape, letters: str, W: Array) -> Connections:
+    """np.einsum(letters, x, W) for one sample x, such as "ti,tio->to"."""
+    operands, out = letters.split("->")
+    first, second = operands.split(",")
+    sizes = dict(zip(first + second, (*in_shape, *W.shape), strict=True))
+    out_shape = tuple(sizes[letter] for letter in out)
+    summed = sorted(set(first + second) - set(out))
+    taps: list[list[Tap]] = []
+    for place in positions(out_shape):
+        of_neuron: list[Tap] = []
+        for inner in positions([sizes[letter] for letter in summed]):
+            at = dict(zip([*out, *summed], (*place, *inner), strict=True))
+            j = number([at[letter] for letter in first], in_shape)
+            of_neuron.append((j, float(W[tuple(at[letter] for letter in second)])))
+        taps.append(of_neuron)
+    return Connections(in_shape, out_shape, taps, [0.0] * len(taps))
+
+
+def scale_and_shift(in_shape: Shape, W: Array, b: Array) -> Connections:
+    """y = W x + b elementwise, W and b with one value for each channel."""
+    taps = [[(number(p, in_shape), float(W[p[0]]))] for p in positions(in_shape)]
+    return Connections(in_shape, in_shape, taps, [float(b[p[0]]) for p in positions(in_shape)])
+
+
+def average(in_shape: Shape, size: int) -> Connections:
+    """The mean of each window of `size` neighbours in the last dimension."""
+    out_shape = (*in_shape[:-1], in_shape[-1] // size)
+    taps = [
+        [(number((*p[:-1], p[-1] * size + q), in_shape), 1 / size) for q in range(size)]
+        for p in positions(out_shape)
+    ]
+    return Connections(in_shape, out_shape, taps, [0.0] * len(taps))
+
+
 def _source(i: int, n: int, mode: str) -> int | None:
     """Which of n inputs stands at place i of the padded row; None for a padded zero."""
     if 0 <= i < n:

@@ -16,6 +16,8 @@ from oracle.compare import (
     LOW,
     RULES,
     TOLERANCE,
+    Einsum,
+    FromTheLeft,
     OneLayer,
     Oracle,
     assert_close,
@@ -28,6 +30,7 @@ from torch import Tensor, nn
 
 from xaifast import composites, rules
 from xaifast.attr import LRP
+from xaifast.errors import ModelError
 
 # PyTorch says so of even kernels; our results are checked.
 pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same'")
@@ -218,6 +221,9 @@ LAYERS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
         ),
         (2, 2, 2, 3),
     ),
+    "matmul from the left": (lambda: FromTheLeft(4, 3), (3, 5)),
+    "einsum": (lambda: Einsum("ti,tio->to", 3, 4, 2), (3, 4)),
+    "einsum, matrix and vector": (lambda: Einsum("ti,i->t", 4), (3, 4)),
 }  # fmt: skip
 
 
@@ -246,6 +252,29 @@ def test_rule_on_layer(rule: str, layer: str, nonnegative: bool) -> None:
     # Without epsilon, the rounding of a small z_k is amplified by 1 / z_k.
     tolerance = 1e-10 if rule.startswith("zero") else TOLERANCE
     assert_close(explain(case.model, ours, case.x, case.R), want, tolerance)
+
+
+@pytest.mark.parametrize("nonnegative", [False, True], ids=["signed", "non-negative"])
+@pytest.mark.parametrize("rule", [r for r in RULES if not r.startswith(("w^2", "flat"))])
+@pytest.mark.parametrize("layer", ["affine", "sum"])
+def test_rule_on_affine_nodes_and_sums(layer: str, rule: str, nonnegative: bool) -> None:
+    made = nn.AvgPool1d(3)
+    if layer == "affine":  # nothing beside it into which it could be folded
+        made = nn.BatchNorm1d(3, eps=0.1)
+        made.running_mean.copy_(torch.tensor([0.5, -1.0, 0.0]))
+        made.running_var.copy_(torch.tensor([0.5, 2.0, 1.0]))
+    case = OneLayer(made, (3, 6), nonnegative)
+    ours, oracle = RULES[rule]
+    composite = composites.Composite([(composites.kind(layer), ours), *composites.base()])
+    want = per_sample(oracle, case.connections, case.a, case.R)
+    assert_close(explain(case.model, composite, case.x, case.R), want)
+
+
+@pytest.mark.parametrize("rule", [rules.Flat(), rules.WSquare()])
+def test_rules_that_replace_weights_are_refused_where_there_are_none(rule: rules.Rule) -> None:
+    composite = composites.Composite([(composites.kind("sum"), rule), *composites.base()])
+    with pytest.raises(ModelError, match="needs weights; for sums and average pooling take Eps"):
+        explain(nn.AvgPool1d(3), composite, torch.ones(1, 2, 6), torch.ones(1, 2, 2))
 
 
 @pytest.mark.parametrize("layer", ["linear", "conv2d", "conv_transpose2d, all options"])

@@ -248,3 +248,16 @@ def test_two_inputs_share_a_broadcast_sum() -> None:
     ]
     assert_close(got_x, np.stack([s for s, _ in shares]))
     assert_close(got_y, np.stack([s.sum(0, keepdims=True) for _, s in shares]))
+
+
+def test_the_larger_of_two_takes_all_by_hand() -> None:
+    class Larger(nn.Module):
+        def forward(self, x: Tensor, y: Tensor) -> Tensor:
+            return torch.maximum(x, y)
+
+    x, y = torch.tensor([[[2.0, 1.0], [3.0, 0.0]]]), torch.tensor([[[1.0, 1.0]]])
+    R = torch.tensor([[[1.0, 2.0], [3.0, 4.0]]])
+    got_x, got_y = LRP(Larger(), composites.EpsilonPlus()).attribute((x, y), start=R)
+    # y = 1 wins over 0 alone; the first of equals wins
+    assert_close(got_x, torch.tensor([[[1.0, 2.0], [3.0, 0.0]]]))
+    assert_close(got_y, torch.tensor([[[0.0, 4.0]]]))

@@ -16,7 +16,7 @@ from ..errors import InputError, ModelError, describe, wrong_type, wrong_value
 from ..graph import compute_dtype, model_graph, signature_of, structure_of, to_compute
 from ..graph.capture import check_model
 from ..graph.facts import ModelGraph, Node
-from ..graph.layers import attach_layers
+from ..graph.layers import Conv, Linear, attach_layers
 from ..graph.run import Balance, Propagation
 from ..graph.weights import Weights
 from ..rules import Epsilon, Rule
@@ -602,8 +602,10 @@ def _facts(node: Node, propagation: Propagation) -> str:
 def _kernel(node: Node, like: Tensor) -> str:
     """What runs on the way back."""
     layer = node.layer
-    kernels = {"linear": "relprop_linear", "max_pool": "pool_redistribute", "add": "add_split"}
-    if node.kind == "conv" and layer is not None:
+    kernels = {"max_pool": "pool_redistribute", "add": "add_split"}
+    if isinstance(layer, Linear):
+        return "relprop_linear"
+    if isinstance(layer, Conv):
         packed = layer.packs_for(like)
         return (
             "one by one" if layer.crop else "relprop_conv" + (", oneDNN packed" if packed else "")

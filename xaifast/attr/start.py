@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .. import reference
 from ..graph.facts import Node
-from ..graph.layers import Fixed
+from ..graph.layers import Fixed, Linear
 from ..graph.run import NodeCall, Propagation
 from ..rules import LinearRule
 
@@ -40,7 +40,9 @@ def log_odds(
     node = propagation.graph.output
     rule = propagation.rules.get(node)
     dense = (
-        node.kind == "linear" and isinstance(rule, LinearRule) and len(node.inputs[0].shape) == 1
+        isinstance(node.layer, Linear)
+        and isinstance(rule, LinearRule)
+        and len(node.inputs[0].shape) == 1
     )
     index = index.to(output.device)
     started = output.new_zeros(index.shape)

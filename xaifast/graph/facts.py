@@ -49,8 +49,10 @@ SUMS = _operations("""
     _adaptive_avg_pool2d _adaptive_avg_pool3d mean sum upsample_linear1d upsample_bilinear2d
     upsample_trilinear3d
 """)
+# Linear maps when one operand is constant; the rules for dense layers hold for them.
+PRODUCTS = _operations("matmul mm bmm mv einsum")
 MAX_POOLS = _operations("max_pool1d max_pool2d max_pool3d")
-MAXIMA = {aten.amax, canonize.adaptive_max_pool}
+MAXIMA = {aten.amax, aten.maximum, canonize.adaptive_max_pool}
 SHAPE_ONLY = _operations("""
     sym_size new_zeros new_ones new_full new_empty zeros_like ones_like full_like empty_like fill
     zero
@@ -211,6 +213,14 @@ def _op_name(target: Any) -> str:
 # ---- what kind of node -----------------------------------------------------------------------
 
 
+def is_product(node: Node) -> bool:
+    """Whether node multiplies its input with one constant tensor, other than as a dense layer."""
+    if getattr(node.target, "overloadpacket", None) not in PRODUCTS or len(node.inputs) != 1:
+        return False
+    others = [n for n in nodes_in(node.args) if n is not node.inputs[0]]
+    return len(others) == 1 and others[0].constant
+
+
 def _kind(node: Node, packet: object) -> str:
     """The word that composites match; for an operation without one, its ATen name."""
     count = len(node.inputs)
@@ -218,6 +228,8 @@ def _kind(node: Node, packet: object) -> str:
         return "conv" if count == 1 and node.args[1].constant else node.op
     if packet is aten.linear:
         return "linear" if count == 1 and node.args[1].constant else node.op
+    if is_product(node):
+        return "linear"
     if node.target is canonize.cropped:
         return "conv"
     if node.target is canonize.with_bias_map:
@@ -233,7 +245,7 @@ def _kind(node: Node, packet: object) -> str:
     if packet in MAX_POOLS:
         return "max_pool"
     if packet in MAXIMA:
-        return "max_reduce"
+        return "max_reduce" if packet is not aten.maximum or count == 2 else node.op
     if packet in ACTIVATIONS:
         return "activation"
     if packet in REARRANGEMENTS:
@@ -282,7 +294,8 @@ def _bounds(node: Node, packet: object) -> tuple[float, float]:
         x, y = (_range_of(v) for v in node.args[:2])
         return (0.0, INF) if node.args[0] is node.args[1] else _times(x, y)
     if node.kind in ("max_pool", "max_reduce"):
-        return _range_of(node.args[0])
+        ranges = [_range_of(x) for x in node.inputs]
+        return max(a for a, _ in ranges), max(b for _, b in ranges)
     if node.kind == "sum":
         low, _ = _range_of(node.args[0])
         return (0.0 if low >= 0 else -INF), INF

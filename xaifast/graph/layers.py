@@ -22,7 +22,7 @@ from torch import Tensor
 
 from .. import ops
 from . import canonize
-from .facts import Node, nodes_in
+from .facts import Node, is_product, nodes_in
 from .weights import Weight, Weights
 
 aten = torch.ops.aten
@@ -97,11 +97,11 @@ class Layer:
         return self.remember(name, lambda: Weight(self._stack(first.plain, second.plain)))
 
     def _stack(self, first: Tensor, second: Tensor) -> Tensor:
-        return torch.cat([first, second], 1)
+        return torch.stack([first, second])
 
     def stack_inputs(self, first: Tensor, second: Tensor) -> Tensor:
         """Two inputs side by side, as `stack` puts their weights."""
-        return torch.cat([first, second], 1)
+        return torch.stack([first, second], 1)
 
     def split_signs(self, a: Tensor) -> Tensor:
         """The positive and the negative part of a, side by side."""
@@ -110,11 +110,29 @@ class Layer:
     def multiply(self, u: Tensor, c: Tensor, parts: int) -> Tensor:
         """U c, summed over the parts of u."""
         R = u * c
-        return R if parts == 1 else sum(R.chunk(parts, 2))  # type: ignore[return-value]
+        return R if parts == 1 else R.sum(2)
+
+    def product(self, u: Tensor, w: Tensor) -> Tensor:
+        """W u for one part."""
+        raise NotImplementedError
 
     def forward(self, u: Tensor, w: Weight, b: Tensor | None = None) -> Tensor:
         """Z = w u + b."""
-        raise NotImplementedError
+        if u.dim() == len(self.node.inputs[0].shape) + 1:
+            z = self.product(u, w.plain)
+        else:  # two parts
+            z = self.product(u[:, 0], w.plain[0]) + self.product(u[:, 1], w.plain[1])
+        return z if b is None else z + b
+
+    def run(self, a: Tensor, relu: bool = False) -> Tensor:
+        """The layer's own forward pass, with a ReLU behind it if asked for."""
+        z = self.forward(a, self.weight, self.bias)
+        return z.relu_() if relu else z
+
+    @property
+    def spreads_evenly(self) -> bool:
+        """Whether all units that see an input see the same inputs: then `spread` exists."""
+        return False
 
     def transpose(self, s: Tensor, w: Weight, like: Tensor) -> Tensor:
         """C = w^T s, one product for each target; `like` has the shape of u."""
@@ -215,6 +233,9 @@ class Conv(Layer):
     def _stack(self, first: Tensor, second: Tensor) -> Tensor:
         return torch.cat([first, second], 0 if self.transposed or self.groups > 1 else 1)
 
+    def stack_inputs(self, first: Tensor, second: Tensor) -> Tensor:
+        return torch.cat([first, second], 1)
+
     def split_signs(self, a: Tensor) -> Tensor:
         return ops.split_signs(a)
 
@@ -314,16 +335,14 @@ class Linear(Layer):
         b = self._value(self._b)
         return None if b is None else b.reshape(-1)
 
+    def _stack(self, first: Tensor, second: Tensor) -> Tensor:
+        return torch.cat([first, second], 1)
+
     def stack_inputs(self, first: Tensor, second: Tensor) -> Tensor:
         return torch.cat([first, second], -1)
 
     def split_signs(self, a: Tensor) -> Tensor:
         return ops.split_signs(a.reshape(-1, a.shape[-1])).unflatten(0, a.shape[:-1])
-
-    def run(self, a: Tensor, relu: bool = False) -> Tensor:
-        """The layer's own forward pass, with a ReLU behind it if asked for."""
-        z = self.forward(a, self.weight, self.bias)
-        return z.relu_() if relu else z
 
     def forward(self, u: Tensor, w: Weight, b: Tensor | None = None) -> Tensor:
         return torch.nn.functional.linear(u, w.plain, b)
@@ -360,12 +379,8 @@ class Affine(Layer):
         x = super()._value(x)
         return torch.tensor(x) if isinstance(x, (int, float)) else x
 
-    def forward(self, u: Tensor, w: Weight, b: Tensor | None = None) -> Tensor:
-        z = u * w.plain
-        return z if b is None else z + b
-
-    def transpose(self, s: Tensor, w: Weight, like: Tensor) -> Tensor:
-        return unbroadcast(s * w.plain, like.shape)
+    def product(self, u: Tensor, w: Tensor) -> Tensor:
+        return u * w
 
 
 class Sum(Layer):
@@ -374,9 +389,20 @@ class Sum(Layer):
     def __init__(self, node: Node, weights: Weights) -> None:
         super().__init__(node, weights, torch.ones(()), None)
 
-    def forward(self, u: Tensor, w: Weight, b: Tensor | None = None) -> Tensor:
+    def product(self, u: Tensor, w: Tensor) -> Tensor:
         x = self.node.inputs[0]
-        return self.node.call(lambda n: u if n is x else self._value(n)) * w.plain.to(u)
+        return self.node.call(lambda n: u if n is x else self._value(n)) * w.to(u)
+
+
+class Product(Layer):
+    """Any other product of the input with a constant tensor: matmul, bmm, einsum."""
+
+    def __init__(self, node: Node, weights: Weights) -> None:
+        (w,) = (n for n in nodes_in(node.args) if n is not node.inputs[0])
+        super().__init__(node, weights, w, None)
+
+    def product(self, u: Tensor, w: Tensor) -> Tensor:
+        return self.node.call(lambda n: u if n is self.node.inputs[0] else w)
 
 
 LAYERS: dict[str, Callable[[Node, Weights], Layer]] = {
@@ -393,7 +419,8 @@ def attach_layers(nodes: list[Node], weights: Weights) -> None:
         if node.kind in LAYERS and all(
             n.constant for n in nodes_in(node.args) if n not in node.inputs
         ):
-            node.layer = LAYERS[node.kind](node, weights)
+            make = Product if is_product(node) else LAYERS[node.kind]
+            node.layer = make(node, weights)
 
 
 class Fixed(Linear):

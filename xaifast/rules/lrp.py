@@ -31,6 +31,13 @@ def _counted(b: Tensor | None, rule: LinearRule) -> Tensor | None:
     return b if rule.bias else None  # type: ignore[attr-defined]
 
 
+def _check_weights(rule: LinearRule, node: Node) -> str | None:
+    """For rules that replace the weights: sums and average pooling have none to replace."""
+    if node.kind == "sum":
+        return f"{type(rule).__name__} needs weights; for sums and average pooling take Epsilon"
+    return LinearRule.check(rule, node)
+
+
 def _check_not_negative(who: str, **values: float) -> None:
     for name, value in values.items():
         if not value >= 0:
@@ -450,6 +457,9 @@ class WSquare(LinearRule):
             self.stabilizer,
         )  # fmt: skip
 
+    def check(self, node: Node) -> str | None:
+        return _check_weights(self, node)
+
 
 @dataclass(repr=False)
 class Flat(LinearRule):
@@ -485,6 +495,9 @@ class Flat(LinearRule):
 
     def parts(self, layer, a, z):
         yield Part(None, layer.derive("1", torch.ones_like), None, self.stabilizer)
+
+    def check(self, node: Node) -> str | None:
+        return _check_weights(self, node)
 
     def propagate(self, node, inputs, output, R, balance=None):
         layer, (a,) = node.layer, inputs
@@ -649,6 +662,8 @@ class Pool(Rule):
         return gated or self.proportional
 
     def propagate(self, node, inputs, output, R, balance=None):
+        if node.op == "maximum":
+            return _to_the_larger(inputs, R)
         (a,) = inputs
         if node.kind == "max_reduce":
             return (_to_first_largest(node, a, R),)
@@ -660,6 +675,13 @@ class Pool(Rule):
         if balance is not None and self.proportional:
             balance.absorb(stabilizer=R.sum() - message.sum())
         return (message,)
+
+
+def _to_the_larger(inputs: tuple[Tensor, ...], R: Tensor) -> tuple[Tensor, Tensor]:
+    """All relevance of max(x, y) to the larger of the two, to x if they are equal."""
+    x, y = inputs
+    R_x = torch.where(x >= y, R, 0)
+    return unbroadcast(R_x, x.shape), unbroadcast(R - R_x, y.shape)
 
 
 def _to_first_largest(node, a: Tensor, R: Tensor) -> Tensor:
