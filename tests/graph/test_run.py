@@ -1,11 +1,15 @@
 """The run: what is kept, what is dropped, how messages are summed."""
 
+import copy
+
 import nets
+import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import nn
 
 from xaifast import composites as c
+from xaifast import ops
 from xaifast import rules as r
 from xaifast.attr import LRP
 
@@ -58,3 +62,18 @@ def test_a_rule_of_ones_own_in_a_few_lines():
     R = LRP(model, composite).attribute(x, target=1, start="one")
     assert torch.allclose(R.sum(1), torch.full((5,), 0.5, dtype=torch.float64), rtol=1e-4)
     assert (R >= 0).all()
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("behind", [nn.ReLU(), nn.Tanh()])
+@pytest.mark.parametrize(("channels", "kernel"), [(3, 7), (200, 3), (600, 3)])
+def test_large_convolutions_are_summed_in_short_pieces(channels, kernel, behind, bias):
+    model = nn.Sequential(nn.Conv2d(channels, 96, kernel, padding=1, bias=bias), behind)
+    x = torch.randn(2, channels, 60, 60).relu()
+    run = propagation(model, x, c.EpsilonPlus())
+    layer = next(n.layer for n in run.graph.nodes if n.kind == "conv")
+    assert layer.runs_packed(x) == ops.packs_weights(x)
+    with torch.no_grad():
+        got = run.run_model((x,))[run.graph.output]
+        want = copy.deepcopy(model).double()(x.double())
+    assert (got - want).square().mean().sqrt() <= 8e-7 * want.std()

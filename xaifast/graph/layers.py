@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Hashable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -28,9 +29,11 @@ from .weights import Weight, Weights
 aten = torch.ops.aten
 
 # Multiplications per sample from which a convolution runs channels last on packed weights in the
-# forward pass too. That rounds two to five times as coarsely as the plain layout, and near zero it
-# moves units to the other side of their ReLU; below, the forward pass is the model's to the bit.
+# forward pass too; below, the forward pass is the model's to the bit. oneDNN then adds the products
+# of an output one after the other, which rounds two to five times as coarsely as the plain layout
+# and so moves units near zero to the other side of their ReLU: no more than CHAIN in one go.
 PACKED_PRODUCTS = 40_000_000
+CHAIN = 1152
 
 
 def _per_target(propagate: Callable[[Tensor], Tensor], s: Tensor) -> Tensor:
@@ -216,7 +219,7 @@ class Conv(Layer):
             return w.plain
         place = (self.padding, self.stride, self.dilation, self._groups_for(u), list(u.shape))
         pack = torch.ops.mkldnn._reorder_convolution_weight
-        return w.packed(("forward", u.shape), lambda x: pack(x, *place))
+        return w.packed(("forward", u.shape), lambda x: pack(x.contiguous(), *place))
 
     def _packed_transposed(self, w: Weight, u: Tensor) -> Tensor:
         if not self.packs_for(u):
@@ -251,17 +254,29 @@ class Conv(Layer):
         """The layer's own forward pass, with a ReLU behind it if asked for."""
         b = self.bias
         if self.runs_packed(a) and (b is None or b.dim() == 1):
-            a = a.contiguous(memory_format=torch.channels_last)
-            place = (self.padding, self.stride, self.dilation, self.groups)
-            run = torch.ops.mkldnn._convolution_pointwise
-            w = self._packed(self.weight, a)
-            return run(a, w, b, *place, "relu" if relu else "none", [], "")
+            return self._run_packed(a.contiguous(memory_format=torch.channels_last), b, relu)
         if self.packs_for(a):  # in the model's layout, then back to that of the way back
             z = self.forward(a.contiguous(), self.weight, b)
             z = z.contiguous(memory_format=torch.channels_last)
         else:
             z = self.forward(a, self.weight, b)
         return z.relu_() if relu else z
+
+    def _run_packed(self, a: Tensor, b: Tensor | None, relu: bool) -> Tensor:
+        run, add = torch.ops.mkldnn._convolution_pointwise, torch.ops.mkldnn._convolution_pointwise_
+        w, place = self.weight.plain, (self.padding, self.stride, self.dilation, self.groups)
+        cuts = -(-math.prod(self.kernel) * w.shape[1] // CHAIN) if self.groups == 1 else 1
+        pieces = list(zip(a.chunk(cuts, 1), w.chunk(cuts, 1), strict=True))
+        z = a.new_empty(0)
+        for i, (u, w_u) in enumerate(pieces):
+            u = u.contiguous(memory_format=torch.channels_last)
+            packed = self._packed(self.remember(("piece", i), partial(Weight, w_u)), u)
+            behind = "relu" if relu and i == len(pieces) - 1 else None
+            if i == 0:
+                z = run(u, packed, b, *place, behind or "none", [], "")
+            else:
+                add.binary(z, u, packed, None, *place, "add", 1.0, behind, [], None)
+        return z
 
     def forward(self, u: Tensor, w: Weight, b: Tensor | None = None) -> Tensor:
         if b is not None and b.dim() > 1:  # one bias for each position
@@ -318,7 +333,8 @@ class Conv(Layer):
             z = self.forward(u, w, b)
         if self.packs_for(u):
             u = u.contiguous(memory_format=torch.channels_last)
-        packed = (self._packed(w, u), self._packed_transposed(w, u))
+        forward = self._packed(w, u) if z is None else w.plain
+        packed = (forward, self._packed_transposed(w, u))
         rest = (b, z, self.kernel, *self.geometry, eps, parts)
         return ops.relprop_conv(u, R, *packed, *rest)
 
