@@ -199,7 +199,7 @@ def test_dense_output(folder, capsys):
 
 def test_boxes_in_the_units_of_the_model(folder):
     words = ["--input", "images/a.png", "--mean", "0.5,0.5,0.25", "--std", "0.5"]
-    box = ["--low=-1,-1,-0.5", "--high=1,1,1.5"]
+    box = ["--low", "-1,-1,-0.5", "--high=1,1,1.5"]
     assert explain(*words, *box, method="deeptaylorbounded", model="cnn") == 0
 
 
@@ -292,7 +292,8 @@ CASES = {
     "half a box": (["@cnn", "EpsilonGammaBox", "--low", "0", *OK], "and --high; got --low. Give"),
     "box for nothing": (["@cnn", "EpsilonPlus", "--low", "0", *OK], "takes no --low .* Leave"),
     "box upside down": (
-        ["@cnn", "EpsilonGammaBox", "--low", "1", "--high", "0", *OK], "must be ordered, low < high"
+        ["@cnn", "EpsilonGammaBox", "--low", "1", "--high", "0", *OK],
+        "must be finite and ordered, low < high",
     ),
     "box too small": (
         ["@cnn", "EpsilonGammaBox", "--low", "0.5", "--high", "1", *OK],

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
+import importlib.metadata
+import importlib.util
+import os
 import platform
+import sys
 from types import ModuleType
 
 import torch
@@ -21,6 +24,23 @@ def _release(version: str) -> str:
     return ".".join(version.split("+")[0].split(".")[:2])
 
 
+def _import() -> ModuleType:
+    """xaifast._C from beside this file, or, in a checkout, from the xaifast that is installed."""
+    try:
+        return importlib.import_module("xaifast._C")
+    except ModuleNotFoundError:
+        for package in importlib.metadata.distributions(name="xaifast"):
+            for file in package.files or ():
+                path = str(package.locate_file(file))
+                if file.name.startswith("_C.") and os.path.exists(path):
+                    spec = importlib.util.spec_from_file_location("xaifast._C", path)
+                    native = importlib.util.module_from_spec(spec)  # type: ignore[arg-type]
+                    spec.loader.exec_module(native)  # type: ignore[union-attr]
+                    sys.modules["xaifast._C"] = native
+                    return native
+        raise
+
+
 def load() -> ModuleType:
     """Import `xaifast._C`, which registers the native ops.
 
@@ -30,7 +50,7 @@ def load() -> ModuleType:
         If the library is missing, cannot be loaded, or was built for another release of PyTorch.
     """
     try:
-        native = importlib.import_module("xaifast._C")
+        native = _import()
     except ModuleNotFoundError as error:
         raise NativeLibraryError(
             f"The native library of xaifast is not built. {REINSTALL}"

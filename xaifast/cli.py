@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import inspect
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
@@ -22,6 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from . import __version__
 from .errors import InputError, MissingPackageError, XaifastError, wrong_type, wrong_value
 from .viz import grid, heatmap, to_image
 from .viz.optional import need, short
@@ -36,7 +38,11 @@ if TYPE_CHECKING:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Words its errors as the rest of the package does."""
+    """Words its errors as the rest of the package does, and takes --low -1,-1,-1."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._negative_number_matcher = re.compile(r"^-[\d.]")
 
     def error(self, message: str) -> NoReturn:
         raise InputError(f"{message}. See {self.prog} --help.")
@@ -79,6 +85,7 @@ def _positive(text: str) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="xaifast", description="Fast, exact explanations of PyTorch models.")
     parser.set_defaults(run=_info)
+    parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(metavar="COMMAND")
     info = commands.add_parser("info", help="print versions and devices (the default)")
     info.set_defaults(run=_info)
@@ -500,7 +507,8 @@ def _forward(model: nn.Module, x: Tensor, file: Path) -> Tensor:
         raise wrong_value(
             "--input", f"must be samples that the model takes ({short(error)})",
             f"{file} of shape {list(x.shape[1:])}", "Check channels and size (--size HxW resizes "
-            "images); leave the batch dimension out of arrays.",
+            "images); leave the batch dimension out of arrays; save images as floats (arrays of "
+            "integers are token numbers).",
         ) from error  # fmt: skip
     if not isinstance(output, torch.Tensor):
         raise wrong_type(

@@ -96,6 +96,7 @@ def kind(*names: str) -> Condition:
     >>> from xaifast import composites, rules
     >>> entry = (composites.kind("layer_norm"), rules.Pass())
     """
+    _check_words("kind", names)
     return lambda node: node.kind in names or node.op in names
 
 
@@ -108,6 +109,8 @@ def module_type(*types: type) -> Condition:
     >>> from xaifast import composites, rules
     >>> entry = (composites.module_type(torch.nn.Conv2d), rules.ZPlus())
     """
+    if not types or not all(isinstance(t, type) for t in types):
+        raise wrong_type("module_type", "must name classes", types, "For example nn.Conv2d.")
     return lambda node: node.module_type is not None and issubclass(node.module_type, types)
 
 
@@ -119,6 +122,7 @@ def name(*patterns: str) -> Condition:
     >>> from xaifast import composites, rules
     >>> entry = (composites.name("layer1.*"), rules.Gamma())
     """
+    _check_words("name", patterns)
     return lambda node: any(fnmatchcase(node.module, pattern) for pattern in patterns)
 
 
@@ -140,7 +144,14 @@ def fraction(low: float, high: float) -> Condition:
     >>> from xaifast import composites, rules
     >>> entry = (composites.fraction(0.0, 0.5), rules.Gamma())
     """
+    if not low < high:
+        raise wrong_value("fraction", "needs low < high", f"{low} and {high}", "From 0.0 to 1.0.")
     return lambda node: low <= node.depth < high
+
+
+def _check_words(who: str, words: tuple) -> None:
+    if not words or not all(isinstance(word, str) for word in words):
+        raise wrong_type(who, "must be given words", words, 'For example kind("conv", "linear").')
 
 
 def _holds(condition: Condition, node: Node) -> bool:

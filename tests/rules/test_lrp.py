@@ -366,13 +366,15 @@ def test_alpha_beta_that_do_not_conserve(alpha: float, beta: float) -> None:
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_negative_parameters(make: Callable[[], rules.Rule], who: str) -> None:
-    with pytest.raises(ValueError, match=rf"{who} must be >= 0; got -0\.5\. Zero switches it off"):
+    with pytest.raises(
+        ValueError, match=rf"{who} must be >= 0 and finite; got -0\.5\. Zero switches it off"
+    ):
         make()
 
 
 @pytest.mark.parametrize("rule", [rules.Epsilon, rules.Gamma])
 def test_nan_is_no_parameter(rule: type) -> None:
-    with pytest.raises(ValueError, match="must be >= 0; got nan"):
+    with pytest.raises(ValueError, match="must be >= 0 and finite; got nan"):
         rule(float("nan"))
 
 
@@ -387,5 +389,7 @@ def test_nan_is_no_parameter(rule: type) -> None:
     ids=["above", "equal", "one above", "nan"],
 )
 def test_box_that_is_no_box(low: float | Tensor, high: float | Tensor) -> None:
-    with pytest.raises(ValueError, match=r"ZBox: low and high must be ordered, low < high; got"):
+    with pytest.raises(
+        ValueError, match=r"ZBox: low and high must be finite and ordered, low < high; got"
+    ):
         rules.ZBox(low, high)

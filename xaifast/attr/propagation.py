@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 
 from ..composites import Composite, Uniform
 from ..errors import InputError, ModelError, describe, wrong_type, wrong_value
-from ..graph import compute_dtype, model_graph, signature_of, structure_of, to_compute
+from ..graph import compute_dtype, fits, model_graph, signature_of, structure_of, to_compute
 from ..graph.capture import check_model
 from ..graph.facts import ModelGraph, Node
 from ..graph.layers import Conv, Linear, attach_layers
@@ -76,6 +77,14 @@ def _tuple(inputs: Any) -> tuple:
     return inputs if isinstance(inputs, tuple) else (inputs,)
 
 
+@contextmanager
+def _plain_mode() -> Iterator[None]:
+    """Neither inference mode nor autocast: relevance is computed in the inputs' own precision."""
+    cpu, cuda = (torch.autocast(device, enabled=False) for device in ("cpu", "cuda"))
+    with torch.inference_mode(False), cpu, cuda:
+        yield
+
+
 def _check_inputs(inputs: tuple) -> int:
     """Check the inputs to explain; return the batch size."""
     if not inputs:
@@ -87,6 +96,8 @@ def _check_inputs(inputs: tuple) -> int:
             raise wrong_type(
                 "inputs", "must be a tensor or a tuple of tensors", x, "Use torch.as_tensor."
             )
+        if x.layout != torch.strided or x.is_meta:
+            raise wrong_type("inputs", "must be dense and hold data", x, "Use x.to_dense().")
         if x.dim() < 1:
             raise wrong_value(
                 "inputs", "must have the batch as first dimension", x, "Use x.unsqueeze(0)."
@@ -136,6 +147,14 @@ class Report:
     """
 
     rows: list[Balance]
+
+    def as_dicts(self) -> list[dict[str, Any]]:
+        """The rows as plain data: node, module, received, passed, bias, stabilizer, filled, gap."""
+        numbers = ("received", "passed", "bias", "stabilizer", "filled", "gap")
+        return [
+            {"node": b.node.name, "module": b.node.module, **{n: getattr(b, n) for n in numbers}}
+            for b in self.rows
+        ]
 
     def __str__(self) -> str:
         columns = ("received", "passed", "bias", "stabilizer", "filled")
@@ -205,6 +224,10 @@ class LRP:
         self._built: dict[Any, _Built] = {}
         self._warned = False
 
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy captures the model anew."""
+        return {**vars(self), "_built": {}}
+
     def attribute(
         self,
         inputs: Tensor | tuple[Tensor, ...],
@@ -266,7 +289,7 @@ class LRP:
         >>> lrp.attribute(torch.ones(1, 2), target=[[0, 1, 2]]).shape
         torch.Size([3, 1, 2])
         """
-        with torch.inference_mode(False):
+        with _plain_mode():
             run = self._prepare(inputs, target, additional_forward_args, start, layers)
             relevance, delta, at_layers = run.all_batches(internal_batch_size)
         result = [relevance if isinstance(inputs, tuple) else relevance[0]]
@@ -309,8 +332,13 @@ class LRP:
         True
         """
         balances: list[Balance] = []
-        with torch.inference_mode(False):
+        with _plain_mode():
             run = self._prepare(inputs, target, additional_forward_args, start, None)
+            if not run.batch:
+                raise wrong_value(
+                    "inputs", "must hold at least one sample for a report", "an empty batch",
+                    "An empty batch has no relevance to account for.",
+                )  # fmt: skip
             run.one_batch(slice(0, run.batch), balances)
         return Report(balances)
 
@@ -339,7 +367,7 @@ class LRP:
         """
         given = _tuple(inputs)
         _check_inputs(given)
-        with torch.inference_mode(False):
+        with _plain_mode():
             built = self._build((*given, *_extra(additional_forward_args)), len(given))
         return describe_plan(self.model, self.composite, built.propagation, given[0])
 
@@ -384,10 +412,10 @@ class LRP:
 
     def _build(self, args: tuple, explained: int) -> _Built:
         structure = structure_of(self.model)
-        for batched in (True, False):
-            key = (structure, explained, batched, signature_of(args, batched))
-            if key in self._built and not self._built[key].graph.traced:
-                return self._built[key]
+        for (*known, rows, signature), built in self._built.items():
+            same = known == [structure, explained] and fits(args, rows, signature)
+            if same and not built.graph.traced:
+                return built
         if not len(args[0]):  # an empty batch has nothing to trace; its graph is that of any other
             args = tuple(_one_sample(x) for x in args)
         graph = model_graph(self.model, args, explained)
@@ -398,7 +426,7 @@ class LRP:
         built = _Built(Propagation(graph, weights, rules), weights)
         if len(self._built) >= 8:
             self._built.pop(next(iter(self._built)))
-        self._built[structure, explained, graph.batched, signature_of(args, graph.batched)] = built
+        self._built[structure, explained, graph.rows, signature_of(args, graph.rows)] = built
         return built
 
 
@@ -428,9 +456,13 @@ def _check_start(start: Any) -> None:
 def _check_seed(start: Tensor, shape: tuple[int, ...], batch: int) -> Tensor:
     """A start tensor as [targets, N, *shape]."""
     expected = (batch, *shape)
+    if start.is_complex() or not torch.isfinite(start).all():
+        raise wrong_value(
+            "start", "must be real and finite", start, "Put the relevance of every output into it."
+        )
     if tuple(start.shape) == expected:
         return start.unsqueeze(0)
-    if start.dim() == len(expected) + 1 and tuple(start.shape[1:]) == expected:
+    if start.dim() == len(expected) + 1 and tuple(start.shape[1:]) == expected and len(start):
         return start
     raise wrong_value(
         "start", f"must, as a tensor, have the shape of the output {list(expected)} (or one more "
@@ -443,6 +475,11 @@ def _find_layers(graph: ModelGraph, layers: Sequence[str] | None) -> dict[str, l
         return {}
     if isinstance(layers, str):
         layers = [layers]
+    if not isinstance(layers, (list, tuple)) or not all(isinstance(x, str) for x in layers):
+        raise wrong_type(
+            "layers", "must be a list of module paths", describe(layers),
+            'Paths are as in model.named_modules(), such as "features.3".',
+        )  # fmt: skip
     for name in layers:
         if name not in graph.outputs_of:
             raise wrong_value(
@@ -511,8 +548,11 @@ class _Run:
     @torch.no_grad()
     def one_batch(self, rows: slice, balances: list[Balance] | None = None) -> tuple:
         """The same for some of the samples, with the axis of targets in front."""
-        args = to_compute(tuple(_rows(x, rows, self.batch) for x in self.args))
         propagation = self.built.propagation
+        whole = propagation.graph.rows or (False,) * len(self.args)
+        args = to_compute(
+            tuple(x[rows] if row else x for x, row in zip(self.args, whole, strict=True))
+        )
         self.built.weights.refresh()
         started, found = propagation(
             args, partial(self._seeds, args, rows), self._watched(), balances
@@ -573,10 +613,6 @@ def _found(found: dict[Node, Tensor], node: Node, started: Tensor) -> Tensor:
     if node in found:
         return found[node]
     return started.new_zeros((*started.shape, *node.shape))
-
-
-def _rows(x: Any, rows: slice, batch: int) -> Any:
-    return x[rows] if isinstance(x, Tensor) and x.dim() and len(x) == batch else x
 
 
 def _join(parts: list[Tensor]) -> Tensor:

@@ -94,7 +94,7 @@ def _region(target: tuple, shape: tuple[int, ...]) -> Tensor:
     mask = torch.zeros(shape, dtype=torch.bool)
     try:
         mask[target] = True
-    except (IndexError, TypeError) as error:
+    except (IndexError, TypeError, ValueError) as error:
         raise _fail(
             target, f"must index an output of shape [N, {_sizes(shape)}] ({error})"
         ) from None
@@ -104,14 +104,14 @@ def _region(target: tuple, shape: tuple[int, ...]) -> Tensor:
 
 
 def _mask(target: Tensor, shape: tuple[int, ...], batch: int) -> Tensor:
-    if tuple(target.shape) == shape:
-        return target.view(1, 1, *shape)
-    if tuple(target.shape) == (batch, *shape):
-        return target.unsqueeze(0)
-    raise _fail(
-        target,
-        f"must, as a mask, have the shape of the output, [{_sizes(shape)}] or with the batch",
-    )
+    if tuple(target.shape) not in (shape, (batch, *shape)):
+        raise _fail(
+            target,
+            f"must, as a mask, have the shape of the output, [{_sizes(shape)}] or with the batch",
+        )
+    if target.numel() and not target.any():
+        raise _fail(target, "must, as a mask, select some output")
+    return target.reshape(1, batch if target.dim() > len(shape) else 1, *shape)
 
 
 def _per_sample(target: Sequence, batch: int) -> None:
@@ -128,7 +128,11 @@ def _rows_of(target: Any) -> Any:
             raise _fail(target, "must have at most 2 dimensions, [N, targets]")
         return target.item() if target.numel() == 1 and target.dim() < 2 else target.tolist()
     if type(target).__module__ == "numpy":
+        if target.dtype.kind not in "biu":
+            raise wrong_type("target", "must be made of ints", describe(target), FORMS)
         return _rows_of(torch.as_tensor(target))
+    if isinstance(target, list):  # of numpy's or PyTorch's own ints
+        return [_rows_of(t) if hasattr(t, "dtype") else t for t in target]
     return target
 
 

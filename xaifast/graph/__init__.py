@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import weakref
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,7 +12,16 @@ from torch import Tensor, fx, nn
 
 from ..errors import ModelError
 from .canonize import to_canonical
-from .capture import Captured, batch_of, first_line, private_copy, quiet, ways
+from .capture import (
+    Captured,
+    batch_of,
+    first_line,
+    own,
+    own_tensors,
+    private_copy,
+    quiet,
+    ways,
+)
 from .facts import ModelGraph, Node, build_graph, module_outputs
 from .weights import Weights
 
@@ -37,29 +47,70 @@ class _Known:
 # A training step keeps the graph, another structure does not; a dead model takes its own along.
 _known: weakref.WeakKeyDictionary[nn.Module, _Known] = weakref.WeakKeyDictionary()
 LIMIT = 16  # signatures kept for one model
+_capturing = threading.RLock()  # torch.export is for one thread at a time
 
 
 # ---- what a graph is valid for ----------------------------------------------------------------
 
 
+# What every module has; its hooks alone are baked into a graph.
+_COMMON = set(vars(nn.Module())) - {"_forward_hooks", "_forward_pre_hooks"}
+_PLAIN = (int, float, complex, str, bytes, bool, type(None), torch.dtype, torch.device, torch.Size)
+
+
+def _frozen(x: Any) -> Any:
+    """What an attribute is now, as something to compare: by value where that is cheap."""
+    if isinstance(x, _PLAIN):
+        return x
+    if isinstance(x, (list, tuple, set, frozenset)) and len(x) <= 64:
+        return (type(x), *map(_frozen, x))
+    if isinstance(x, dict) and len(x) <= 64:
+        return (dict, *((k, _frozen(v)) for k, v in x.items()))
+    if isinstance(x, Tensor):
+        return (id(x), -1 if x.is_inference() else x._version)
+    return id(x)
+
+
 def structure_of(model: nn.Module) -> tuple:
-    """What the graph depends on, beside the inputs: the modules and their hooks."""
-    return tuple(
-        (id(m), *m._forward_hooks.keys(), "then", *m._forward_pre_hooks.keys())
-        for m in model.modules()
-    )
+    """What the graph depends on, beside the inputs: modules, their attributes, shapes and hooks.
+
+    Tensors among the attributes are read at every call, as parameters are.
+    """
+
+    def part(m: nn.Module) -> tuple:
+        tensors = (*m._parameters.items(), *m._buffers.items())
+        shapes = tuple((name, x is None or tuple(x.shape)) for name, x in tensors)
+        attributes = tuple(
+            (name, _frozen(x))
+            for name, x in vars(m).items()
+            if name not in _COMMON and not isinstance(x, Tensor)
+        )
+        return (id(m), id(type(m)), id(type(m).forward), shapes, attributes)
+
+    return tuple(part(m) for m in model.modules())
 
 
-def signature_of(args: tuple, batched: bool) -> tuple:
-    """Shapes (the batch too, unless it is symbolic), dtypes, devices, and what is no tensor."""
+def signature_of(args: tuple, rows: tuple[bool, ...] | None) -> tuple:
+    """Shapes (without the batch where it is symbolic), dtypes, devices, and what is no tensor."""
 
-    def part(x: Any) -> Any:
+    def part(x: Any, row: bool) -> Any:
         if not isinstance(x, Tensor):
             return repr(x)
-        shape = x.shape[1:] if batched and x.dim() else x.shape
-        return (x.dim(), tuple(shape), x.dtype, x.device)
+        return (x.dim(), tuple(x.shape[1:] if row else x.shape), x.dtype, x.device)
 
-    return tuple(part(x) for x in args)
+    return tuple(part(x, row) for x, row in zip(args, rows or (False,) * len(args), strict=True))
+
+
+def fits(args: tuple, rows: tuple[bool, ...] | None, signature: tuple) -> bool:
+    """Whether a graph with these rows and this signature is valid for a call."""
+    if len(signature) != len(args):
+        return False
+    batches = [
+        len(x) if isinstance(x, Tensor) and x.dim() else None
+        for x, row in zip(args, rows or (), strict=False)
+        if row
+    ]
+    return len(set(batches)) <= 1 and signature_of(args, rows) == signature
 
 
 # ---- does the graph compute what the model computes? ------------------------------------------
@@ -83,12 +134,14 @@ def to_compute(args: tuple) -> tuple:
     return tuple(part(x) for x in args)
 
 
-def _few(args: tuple) -> tuple:
-    """The first two samples: enough to compare."""
-    batch = batch_of(args)
-    return tuple(
-        x[:2] if isinstance(x, Tensor) and x.dim() and len(x) == batch else x for x in args
-    )
+def _few(args: tuple, rows: tuple[bool, ...]) -> tuple:
+    """The first two samples and one of zeros: what mixes samples gives those two other values."""
+
+    def part(x: Tensor) -> Tensor:
+        other = torch.zeros_like(x[:1]) if x.is_floating_point() else x[:1]
+        return torch.cat([x[:2], other])
+
+    return tuple(part(x) if row else x for x, row in zip(args, rows, strict=True))
 
 
 def expected_output(model: nn.Module, args: tuple) -> Tensor:
@@ -100,11 +153,10 @@ def expected_output(model: nn.Module, args: tuple) -> Tensor:
         If the model fails on these arguments.
     """
     twin = private_copy(model, keep_hooks=True)
-    state = {**dict(twin.named_parameters()), **dict(twin.named_buffers())}
-    wide = {name: x.float() for name, x in state.items() if x.dtype in HALF}
+    state = {k: x.float() if x.dtype in HALF else x for k, x in own_tensors(twin).items()}
     try:
         with torch.no_grad():
-            return torch.func.functional_call(twin, wide, to_compute(args))
+            return torch.func.functional_call(twin, state, to_compute(own(args)))
     except Exception as error:
         raise ModelError(
             f"{type(model).__name__} fails on these inputs itself ({first_line(error)}). Check "
@@ -163,8 +215,9 @@ def _capture(model: nn.Module, args: tuple, explained: int) -> _Canonical:
                 made = _Canonical(captured, module_outputs(captured.graph))
                 to_canonical(captured)
                 graph = build_graph(captured, made.calls, {}, explained)
-                part = _few(args) if captured.batched else args
-                if _close(_evaluate(graph, model, part), expected[: len(part[0])]):
+                part = args if captured.rows is None else _few(args, captured.rows)
+                known = len(expected) if captured.rows is None else min(2, len(expected))
+                if _close(_evaluate(graph, model, part)[:known], expected[:known]):
                     return made
             reasons.append(f"{name}: computes something else")
         except Exception as error:  # noqa: PERF203
@@ -183,15 +236,14 @@ def _canonical(model: nn.Module, args: tuple, explained: int) -> _Canonical:
     structure = structure_of(model)
     if known.structure != structure:
         known.structure, known.graphs = structure, {}
-    for batched in (True, False):
-        found = known.graphs.get((batched, signature_of(args, batched)))
-        if found is not None and not found.captured.traced:
+    for (rows, signature), found in known.graphs.items():
+        if not found.captured.traced and fits(args, rows, signature):
             return found
     made = _capture(model, args, explained)
     if len(known.graphs) >= LIMIT:
         known.graphs.pop(next(iter(known.graphs)))
-    batched = made.captured.batched
-    known.graphs[batched, signature_of(args, batched)] = made
+    rows = made.captured.rows
+    known.graphs[rows, signature_of(args, rows)] = made
     return made
 
 
@@ -209,7 +261,8 @@ def model_graph(model: nn.Module, args: tuple, explained: int) -> ModelGraph:
     ModelError
         If the model fails on the arguments, or cannot be captured; all reasons are listed.
     """
-    canonical = _canonical(model, args, explained)
+    with _capturing:
+        canonical = _canonical(model, args, explained)
     types = {path: type(m) for path, m in model.named_modules(remove_duplicate=False)}
     graph = build_graph(canonical.captured, canonical.calls, types, explained)
     if not graph.output.carries:

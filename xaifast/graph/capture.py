@@ -35,7 +35,7 @@ REPARAMETRIZATIONS = ("torch.nn.utils.",)
 class Leaf:
     """What a placeholder of the graph stands for."""
 
-    kind: str  # "parameter" (also buffers), "constant" or "input"
+    kind: str  # "parameter" (also buffers and other tensors of modules), "constant" or "input"
     path: str = ""  # of a parameter, in the user's model
     value: Any = None  # of a constant
     index: int = -1  # of an input, in the order of the call
@@ -45,14 +45,15 @@ class Leaf:
 class Captured:
     """A model as a graph of ATen operations on leaves.
 
-    graph: functional, one output; leaves: placeholder name -> what it stands for; batched: valid
-    for any batch size, else only for that of the example; traced: valid only for inputs that take
-    the example's path through the model's Python code.
+    graph: functional, one output; leaves: placeholder name -> what it stands for; rows: which
+    arguments hold one row for each sample, in a graph that is valid for any batch size (None: only
+    for that of the example); traced: valid only for inputs that take the example's path through
+    the model's Python code.
     """
 
     graph: fx.Graph
     leaves: dict[str, Leaf]
-    batched: bool
+    rows: tuple[bool, ...] | None
     traced: bool
 
 
@@ -87,11 +88,13 @@ def check_model(who: str, model: object) -> nn.Module:
 
 
 def private_copy(model: nn.Module, keep_hooks: bool = False) -> nn.Module:
-    """Copy the modules but not one tensor; in eval mode, without hooks that only watch."""
+    """Copy the modules but no parameter or buffer; in eval mode, without hooks that only watch."""
     shared: dict[int, Any] = {}
-    for module in model.modules():
-        owned = (*module._parameters.values(), *module._buffers.values(), *vars(module).values())
-        shared.update({id(x): x for x in owned if isinstance(x, Tensor)})
+    for module in model.modules():  # torch.export would change other tensors in place, with forward
+        others = [x for x in vars(module).values() if isinstance(x, Tensor)]
+        shared.update({id(x): x.detach().clone() for x in others})
+    for x in (*model.parameters(), *model.buffers()):
+        shared[id(x)] = x
     try:
         twin = copy.deepcopy(model, shared).eval()
     except Exception as error:
@@ -161,7 +164,15 @@ def _export(
     return program.run_decompositions({})
 
 
-def _leaves(program: torch.export.ExportedProgram) -> dict[str, Leaf]:
+def _is_tensor_at(model: nn.Module | None, path: str) -> bool:
+    """Whether a plain attribute of some module holds a tensor."""
+    owner: Any = model
+    for name in path.split("."):
+        owner = getattr(owner, name, None)
+    return isinstance(owner, Tensor)
+
+
+def _leaves(program: torch.export.ExportedProgram, model: nn.Module | None) -> dict[str, Leaf]:
     """What the placeholders of an exported program stand for."""
     kinds = torch.export.graph_signature.InputKind
     leaves: dict[str, Leaf] = {}
@@ -172,6 +183,8 @@ def _leaves(program: torch.export.ExportedProgram) -> dict[str, Leaf]:
         elif spec.kind is kinds.USER_INPUT:
             leaf = Leaf("input", index=inputs)
             inputs += 1
+        elif _is_tensor_at(model, spec.target):  # read anew at every call, as parameters are
+            leaf = Leaf("parameter", path=spec.target)
         else:
             leaf = Leaf("constant", value=program.constants[spec.target])
         leaves[spec.arg.name] = leaf
@@ -199,12 +212,8 @@ def _output(program: torch.export.ExportedProgram) -> fx.Graph:
 
 def _is_batched(program: torch.export.ExportedProgram, args: tuple, batch: int) -> bool:
     """Whether the batch of every tensor argument stayed symbolic."""
-    leaves = _leaves(program)
-    values = [
-        n.meta["val"]
-        for n in program.graph.nodes
-        if n.name in leaves and leaves[n.name].kind == "input"
-    ]
+    names = set(program.graph_signature.user_inputs)
+    values = [n.meta["val"] for n in program.graph.nodes if n.name in names]
     flat = [x for x in torch.utils._pytree.tree_leaves(args)]
     return all(
         isinstance(v.shape[0], torch.SymInt)
@@ -213,22 +222,35 @@ def _is_batched(program: torch.export.ExportedProgram, args: tuple, batch: int) 
     )
 
 
-def _finish(program: torch.export.ExportedProgram, batched: bool) -> Captured:
-    return Captured(_output(program), _leaves(program), batched, traced=False)
+def _finish(
+    program: torch.export.ExportedProgram, model: nn.Module, rows: tuple[bool, ...] | None
+) -> Captured:
+    return Captured(_output(program), _leaves(program, model), rows, traced=False)
+
+
+def own_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """Copies of a model's parameters and buffers: its code may change them in place."""
+    tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    return {name: x.detach().clone() for name, x in tensors.items()}
+
+
+def own(args: tuple) -> tuple:
+    """Copies of a call's tensors, for the same reason."""
+    return tuple(x.detach().clone() if isinstance(x, Tensor) else x for x in args)
 
 
 def _trace(model: nn.Module, args: tuple) -> Captured:
     """Record the operations that this very input runs through."""
     from torch.fx.experimental.proxy_tensor import make_fx
 
-    tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    tensors = own_tensors(model)
     paths = list(tensors)
 
     def run(*flat: Any) -> Any:
         weights = dict(zip(paths, flat[: len(paths)], strict=True))
         return torch.func.functional_call(model, weights, flat[len(paths) :])
 
-    flat = (*tensors.values(), *args)
+    flat = (*tensors.values(), *own(args))
     recorder = make_fx(
         run, pre_dispatch=True, tracing_mode="real", _error_on_data_dependent_ops=False
     )
@@ -239,14 +261,14 @@ def _trace(model: nn.Module, args: tuple) -> Captured:
     recorded.recompile()
     program = _export(recorded, flat)
     leaves = {}
-    for name, leaf in _leaves(program).items():
+    for name, leaf in _leaves(program, None).items():
         if leaf.kind == "input" and leaf.index < len(paths):
             leaves[name] = Leaf("parameter", path=paths[leaf.index])
         elif leaf.kind == "input":
             leaves[name] = Leaf("input", index=leaf.index - len(paths))
         else:
             leaves[name] = leaf
-    return Captured(_output(program), leaves, batched=False, traced=True)
+    return Captured(_output(program), leaves, rows=None, traced=True)
 
 
 def ways(model: nn.Module, args: tuple) -> Iterator[tuple[str, Callable[[], Captured]]]:
@@ -255,14 +277,16 @@ def ways(model: nn.Module, args: tuple) -> Iterator[tuple[str, Callable[[], Capt
 
     def batched(keep_hooks: bool) -> Captured:
         example = tuple(_example(x, batch) for x in args)
+        rows = tuple(isinstance(x, Tensor) and x.dim() > 0 and len(x) == batch for x in args)
         twin = private_copy(model, keep_hooks)
         program = _export(twin, example, _dynamic_shapes(twin, example, EXAMPLE_BATCH))
         if not _is_batched(program, example, EXAMPLE_BATCH):
             raise ModelError("the model fixes its batch size")
-        return _finish(program, batched=True)
+        return _finish(program, twin, rows)
 
     def fixed(keep_hooks: bool) -> Captured:
-        return _finish(_export(private_copy(model, keep_hooks), args), batched=False)
+        twin = private_copy(model, keep_hooks)
+        return _finish(_export(twin, args), twin, rows=None)
 
     hooks = (False, True) if has_hooks(model) else (False,)
     for keep in hooks:

@@ -66,9 +66,15 @@ def _hardtanh(node: Node, low: float, high: float) -> tuple[float, float]:
 
 def _clamp(node: Node, low: float, high: float) -> tuple[float, float]:
     bottom, top = (*node.args[1:3], None, None)[:2]
-    low = max(low, bottom) if isinstance(bottom, (int, float)) else low
-    high = min(high, top) if isinstance(top, (int, float)) else high
-    return low, max(low, high)
+    if bottom is not None:
+        a, b = _range_of(bottom)
+        low, high = max(low, a), max(high, b)
+    return (low, high) if top is None else _clamp_max(low, high, top)
+
+
+def _clamp_max(low: float, high: float, top: Any) -> tuple[float, float]:
+    a, b = _range_of(top)
+    return min(low, a), min(high, b)
 
 
 def _fixed(low: float, high: float) -> Callable:
@@ -82,7 +88,7 @@ ACTIVATIONS: dict[object, Callable[[Node, float, float], tuple[float, float]]] =
     aten.hardtanh: _hardtanh,
     aten.clamp: _clamp,
     aten.clamp_min: _clamp,
-    aten.clamp_max: lambda node, a, b: (a, min(b, node.args[1])),
+    aten.clamp_max: lambda node, a, b: _clamp_max(a, b, node.args[1]),
     aten.sigmoid: _fixed(0.0, 1.0),
     aten.hardsigmoid: _fixed(0.0, 1.0),
     aten.softplus: _fixed(0.0, INF),
@@ -204,6 +210,16 @@ def _floating(node: fx.Node) -> bool:
     return isinstance(value, Tensor) and value.is_floating_point()
 
 
+def _may_carry(value: Any) -> bool:
+    """Whether a value could carry relevance: real or complex numbers, also among several results.
+
+    No rule knows a complex result, or several at once: where one is reached, it is refused.
+    """
+    if isinstance(value, (list, tuple)):
+        return any(_may_carry(v) for v in value)
+    return isinstance(value, Tensor) and (value.is_floating_point() or value.is_complex())
+
+
 def _op_name(target: Any) -> str:
     if hasattr(target, "overloadpacket"):
         return target.overloadpacket.__name__
@@ -278,7 +294,7 @@ def _affine_range(node: Node) -> tuple[float, float]:
         z = _times(x, scale)
         return z[0] + shift[0], z[1] + shift[1]
     x, y = (_range_of(v) for v in node.args[:2])
-    alpha = node.kwargs.get("alpha", 1) if node.op == "add" else -1
+    alpha = node.kwargs.get("alpha", 1) * (1 if node.op == "add" else -1)
     y = _times(y, (alpha, alpha))
     return (x[0] + y[0], x[1] + y[1]) if node.op in ("add", "sub") else (-INF, INF)
 
@@ -325,8 +341,13 @@ class ModelGraph:
     inputs: list[Node]
     output: Node
     outputs_of: dict[str, list[Node]]
-    batched: bool
+    rows: tuple[bool, ...] | None  # which arguments hold a row for each sample; None: fixed batch
     traced: bool
+
+    @property
+    def batched(self) -> bool:
+        """Whether the graph is valid for any batch size."""
+        return self.rows is not None
 
     @property
     def paths(self) -> list[str]:
@@ -385,11 +406,11 @@ def _is_integer_input(node: Node, explained: int) -> bool:
     return node.kind == "input" and not node.floating and node.leaf.index < explained  # type: ignore[union-attr]
 
 
-def _mark_call(node: Node, packet: object, explained: int) -> None:
+def _mark_call(node: Node, packet: object, explained: int, carrying: bool) -> None:
     """Whether relevance passes, and the kind and range that follow."""
     operands = list(nodes_in(node.args)) + list(nodes_in(list(node.kwargs.values())))
     node.constant = all(n.constant for n in operands)
-    if node.floating and packet not in SHAPE_ONLY:
+    if carrying and packet not in SHAPE_ONLY:
         node.inputs = tuple(n for n in operands if n.carries)
     # An embedding of token numbers, or an image of bytes made floating: relevance ends there.
     source = packet in SOURCES and any(_is_integer_input(n, explained) for n in operands)
@@ -453,7 +474,8 @@ def build_graph(
         if leaf is not None:
             _mark_leaf(made, explained)
         else:
-            _mark_call(made, canonize.packet(node), explained)
+            carrying = _may_carry(node.meta.get("val"))
+            _mark_call(made, canonize.packet(node), explained, carrying)
     output = next(n for n in captured.graph.nodes if n.op == "output").args[0]
     nodes = list(known.values())
     for node in nodes:
@@ -468,4 +490,4 @@ def build_graph(
         if node in known:
             outputs_of.setdefault(path, []).append(known[node])
     inputs = sorted((n for n in nodes if n.kind == "input"), key=lambda n: n.leaf.index)  # type: ignore[union-attr]
-    return ModelGraph(nodes, inputs, known[output], outputs_of, captured.batched, captured.traced)
+    return ModelGraph(nodes, inputs, known[output], outputs_of, captured.rows, captured.traced)

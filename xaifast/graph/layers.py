@@ -393,7 +393,7 @@ class Affine(Layer):
 
     def _value(self, x: Any) -> Any:
         x = super()._value(x)
-        return torch.tensor(x) if isinstance(x, (int, float)) else x
+        return torch.tensor(x, dtype=torch.float64) if isinstance(x, (int, float)) else x
 
     def product(self, u: Tensor, w: Tensor) -> Tensor:
         return u * w

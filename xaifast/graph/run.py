@@ -6,6 +6,7 @@ tensor is dropped after its last use.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -66,6 +67,26 @@ class Balance:
         return self.received - self.passed - self.bias - self.stabilizer - self.filled
 
 
+def _check_messages(rule: Rule, node: Node, sent: Any, targets: int, values: dict) -> None:
+    """Refuse what is not one message for each input, so that a rule's mistake has its name."""
+    expected = [(targets, *values[x].shape) if x in values else None for x in node.inputs]
+    if isinstance(sent, (tuple, list)) and len(sent) == len(expected):
+        if all(
+            m is None
+            or (isinstance(m, Tensor) and (shape is None or tuple(m.shape) == tuple(shape)))
+            for m, shape in zip(sent, expected, strict=True)
+        ):
+            return
+        came = [tuple(m.shape) if isinstance(m, Tensor) else m for m in sent]
+    else:
+        came = tuple(sent.shape) if isinstance(sent, Tensor) else type(sent).__name__  # type: ignore[assignment]
+    raise ModelError(
+        f"{rule!r} at {node!r} must return a tuple with one tensor [targets, *input.shape] (or "
+        f"None) for each of the {len(expected)} inputs; it returned {came}. Expected shapes: "
+        f"{expected}."
+    )
+
+
 class Propagation(nn.Module):
     """The built explainer: a canonical graph, a rule for each node, and the plan to run them.
 
@@ -110,6 +131,9 @@ class Propagation(nn.Module):
     def _fused(self) -> dict[Node, Node]:
         """Layer -> the ReLU that runs with it. Its pre-activation is then not kept."""
         fused = {}
+        readers: Counter[Node] = Counter()
+        for node in self.graph.nodes:
+            readers.update({*nodes_in([*node.args, *node.kwargs.values()])})
         for node in self.graph.nodes:
             behind = node.users[0] if len(node.users) == 1 else None
             if (
@@ -124,6 +148,7 @@ class Propagation(nn.Module):
             if (
                 node.kind in ("conv", "linear")
                 and node.layer is not None
+                and readers[node] == 1  # a comparison reads the pre-activation, too
                 and self.rules[behind].passes(behind)
                 and self.rules[node].fuses(node, node.rectified)
             ):
@@ -224,6 +249,7 @@ class Propagation(nn.Module):
         output = values[node] if rule.needs_output else None
         balance = None if balances is None else Balance(node, received=float(R.sum()))
         sent = rule.propagate(NodeCall(node, lookup), inputs, output, R, balance)
+        _check_messages(rule, node, sent, len(R), values)
         for x, message in zip(node.inputs, sent, strict=True):
             if message is None:
                 continue

@@ -72,8 +72,12 @@ class Rule:
     def __repr__(self) -> str:
         if not is_dataclass(self):
             return type(self).__name__
-        shown = [f"{f.name}={getattr(self, f.name)!r}" for f in fields(self) if f.repr]
-        return f"{type(self).__name__}({', '.join(shown)})"
+
+        def shown(x: object) -> str:
+            return f"Tensor{list(x.shape)}" if isinstance(x, Tensor) and x.numel() > 1 else repr(x)
+
+        values = [f"{f.name}={shown(getattr(self, f.name))}" for f in fields(self) if f.repr]
+        return f"{type(self).__name__}({', '.join(values)})"
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,20 +86,26 @@ class Part:
 
     coefficient * u_j sum_k w_jk s_k,   s = R / (z + eps sgn z),   z = sum_j u_j w_jk + b_k
 
-    u: what enters the weights (None: ones); w: the weight; b: the bias that counts in the
-    denominator; eps: the stabilizer, one number or one for each sample; parts: 2 if u and w hold
+    u: what enters the weights (None: ones); w: the weight (`layer.weight`, or `layer.derive(name,
+    f)` that is kept between calls, or a plain tensor); b: the bias that counts in the denominator;
+    eps: the stabilizer, one number or one for each sample; parts: 2 if u and w hold
     two parts side by side; where: outputs of which relevance is taken (None: all); z: the
     denominator, if it is known already; coefficient: a factor.
     """
 
     u: Tensor | None
-    w: Weight
+    w: Weight | Tensor
     b: Tensor | None = None
     eps: float | Tensor = 1e-6
     parts: int = 1
     where: Tensor | None = None
     z: Tensor | None = None
     coefficient: float = 1.0
+
+    @property
+    def weight(self) -> Weight:
+        """The weight w, a plain tensor wrapped."""
+        return Weight(self.w) if isinstance(self.w, Tensor) else self.w
 
 
 class LinearRule(Rule):
@@ -150,9 +160,10 @@ def _propagate_part(
     if balance is not None:
         return _step_by_step(layer, part, u, R, balance)
     if isinstance(part.eps, Tensor):
-        z = layer.forward(u, part.w, part.b) if part.z is None else part.z
-        return layer.relprop(u, R, part.w, None, 0.0, part.parts, reference.stabilize(z, part.eps))
-    return layer.relprop(u, R, part.w, part.b, part.eps, part.parts, part.z)
+        z = layer.forward(u, part.weight, part.b) if part.z is None else part.z
+        z = reference.stabilize(z, part.eps)
+        return layer.relprop(u, R, part.weight, None, 0.0, part.parts, z)
+    return layer.relprop(u, R, part.weight, part.b, part.eps, part.parts, part.z)
 
 
 def _spread(layer: Layer, part: Part, a: Tensor, R: Tensor, balance: Balance | None) -> Tensor:
@@ -160,29 +171,29 @@ def _spread(layer: Layer, part: Part, a: Tensor, R: Tensor, balance: Balance | N
     ones = a.new_ones((1, *a.shape[1:]))
 
     def inverse() -> Tensor:
-        d = reference.stabilize(layer.forward(ones, part.w, part.b), part.eps)
+        d = reference.stabilize(layer.forward(ones, part.weight, part.b), part.eps)
         return torch.where(d == 0, 0, 1 / d)
 
-    key = ("1/z", id(part.w), part.eps, tuple(a.shape[1:]), a.dtype)
-    s = R * layer.remember(key, inverse)
+    key = ("1/z", id(part.weight), part.eps, tuple(a.shape[1:]), a.dtype)
+    s = R * (inverse() if isinstance(part.w, Tensor) else layer.remember(key, inverse))
     if balance is not None:
-        z = layer.forward(ones, part.w, part.b)
+        z = layer.forward(ones, part.weight, part.b)
         balance.absorb(_bias_share(layer, part, ones, s), (R - s * z).sum())
-    return layer.transpose(s, part.w, a)
+    return layer.transpose(s, part.weight, a)
 
 
 def _step_by_step(layer: Layer, part: Part, u: Tensor, R: Tensor, balance: Balance) -> Tensor:
     """The four steps one by one, counting what the bias and the stabilizer absorb."""
-    z = layer.forward(u, part.w, part.b) if part.z is None else part.z
+    z = layer.forward(u, part.weight, part.b) if part.z is None else part.z
     d = reference.stabilize(z, part.eps)
     s = torch.where(d == 0, 0, R / d)
     bias, stabilizer = _bias_share(layer, part, u, s), (R - s * z).sum()
     balance.absorb(part.coefficient * bias, part.coefficient * stabilizer)
-    return layer.multiply(u, layer.transpose(s, part.w, u), part.parts)
+    return layer.multiply(u, layer.transpose(s, part.weight, u), part.parts)
 
 
 def _bias_share(layer: Layer, part: Part, u: Tensor, s: Tensor) -> Tensor | float:
     """sum_k b_k s_k, with b as the layer adds it."""
     if part.b is None:
         return 0.0
-    return (s * layer.forward(torch.zeros_like(u[:1]), part.w, part.b)).sum()
+    return (s * layer.forward(torch.zeros_like(u[:1]), part.weight, part.b)).sum()

@@ -6,13 +6,14 @@ denominator, those over j do not; `bias=False` leaves it out everywhere.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from .. import ops
-from ..errors import wrong_value
+from ..errors import wrong_type, wrong_value
 from ..graph.facts import Node
 from ..graph.layers import Layer, transposed, unbroadcast
 from ..graph.weights import Weight
@@ -40,8 +41,12 @@ def _check_weights(rule: LinearRule, node: Node) -> str | None:
 
 def _check_not_negative(who: str, **values: float) -> None:
     for name, value in values.items():
-        if not value >= 0:
-            raise wrong_value(f"{who}: {name}", "must be >= 0", value, "Zero switches it off.")
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise wrong_type(f"{who}: {name}", "must be a number", value, "For example 1e-6.")
+        if not 0 <= value < math.inf:
+            raise wrong_value(
+                f"{who}: {name}", "must be >= 0 and finite", value, "Zero switches it off."
+            )
 
 
 # ---- linear layers ---------------------------------------------------------------------------
@@ -399,10 +404,17 @@ class ZBox(LinearRule):
 
     def __post_init__(self) -> None:
         _check_not_negative("ZBox", stabilizer=self.stabilizer)
+        for name, value in (("low", self.low), ("high", self.high)):
+            if not isinstance(value, (int, float, Tensor)):
+                raise wrong_type(
+                    f"ZBox: {name}", "must be a number or a tensor", value,
+                    "Pass the bounds of the inputs; torch.as_tensor makes a tensor of others.",
+                )  # fmt: skip
         low, high = torch.as_tensor(self.low), torch.as_tensor(self.high)
-        if not (low <= high).all() or not (low < high).any():
+        finite = torch.isfinite(low).all() and torch.isfinite(high).all()
+        if not finite or not (low <= high).all() or not (low < high).any():
             raise wrong_value(
-                "ZBox: low and high", "must be ordered, low < high",
+                "ZBox: low and high", "must be finite and ordered, low < high",
                 f"low={self.low!r} and high={self.high!r}", "Pass the bounds of the inputs.",
             )  # fmt: skip
 
@@ -410,6 +422,18 @@ class ZBox(LinearRule):
         u = layer.stack_inputs(a - self._bound(self.low, a), a - self._bound(self.high, a))
         w = layer.stack(_plus(layer), _minus(layer), "[w+, w-]")
         yield Part(u, w, None, self.stabilizer, parts=2)
+
+    def check(self, node: Node) -> str | None:
+        shape = (1, *(int(n) for n in node.inputs[0].shape))
+        for bound in (self.low, self.high):
+            size = tuple(bound.shape) if isinstance(bound, Tensor) else ()
+            try:
+                fits = torch.broadcast_shapes(size, shape) == shape
+            except RuntimeError:
+                fits = False
+            if not fits:
+                return f"ZBox bounds of shape {list(size)} do not fit a sample {list(shape[1:])}"
+        return super().check(node)
 
     def _bound(self, value: float | Tensor, a: Tensor) -> float | Tensor:
         return value.to(a) if isinstance(value, Tensor) else value
@@ -569,11 +593,12 @@ class Transpose(Rule):
         return gated
 
     def propagate(self, node, inputs, output, R, balance=None):
-        messages = _moved_back(node, inputs, R)
+        messages: tuple[Tensor | None, ...] | None = _moved_back(node, inputs, R)
         if messages is None:
             messages = _transposed_inputs(node, inputs, R)
         if balance is not None:  # what fell on padding and constants
-            balance.filled += float(R.sum() - sum(m.sum() for m in messages))
+            arrived = sum(float(m.sum()) for m in messages if m is not None)
+            balance.filled += float(R.sum()) - arrived
         return messages
 
 
@@ -602,14 +627,18 @@ def _moved_back(node, inputs: tuple[Tensor, ...], R: Tensor) -> tuple[Tensor, ..
     return None
 
 
-def _transposed_inputs(node, inputs: tuple[Tensor, ...], R: Tensor) -> tuple[Tensor, ...]:
+def _transposed_inputs(node, inputs: tuple[Tensor, ...], R: Tensor) -> tuple[Tensor | None, ...]:
     """One transposed map for each input, the others held fixed."""
-    messages = []
+    messages: list[Tensor | None] = []
     for i, x in enumerate(inputs):
+        source = node.inputs[i]
+        if source in node.inputs[:i]:  # it enters twice, as in stack([y, y]): one map for both
+            messages.append(None)
+            continue
 
-        def forward(u: Tensor, i: int = i) -> Tensor:
-            # The other inputs are zero: what they put into the output has no part in this map.
-            return node.rerun(*(u if k == i else v for k, v in enumerate(inputs)))
+        def forward(u: Tensor, source: Node = source) -> Tensor:
+            given = zip(node.inputs, inputs, strict=True)
+            return node.rerun(*(u if n is source else v for n, v in given))
 
         messages.append(transposed(forward, x, R))
     return tuple(messages)
@@ -650,6 +679,11 @@ class Pool(Rule):
     needs_output = False
 
     def __post_init__(self) -> None:
+        if not isinstance(self.proportional, bool):
+            raise wrong_type(
+                "Pool: proportional", "must be a bool", self.proportional,
+                "False: winner-take-all.",
+            )  # fmt: skip
         _check_not_negative("Pool", stabilizer=self.stabilizer)
 
     def check(self, node: Node) -> str | None:
