@@ -2,7 +2,9 @@
 
 A composite is a list of (condition, rule); for each node the first condition that matches decides.
 Conditions look at the node: `kind`, `module_type`, `name`, `first`, `last`, `fraction`, any
-function of a node, or a tuple of these that must all hold.
+function of a node, or a tuple of these that must all hold. A node has: name, kind, op (its ATen
+operation), module (its path), module_type, source (the line of code), shape (without the batch),
+inputs (nodes), nonnegative, first, last, depth (0 to 1); `LRP.plan` shows them.
 
 >>> import torch
 >>> from xaifast import composites as c, rules as r
@@ -84,7 +86,13 @@ def kind(*names: str) -> Condition:
     Parameters
     ----------
     *names : str
-        A kind (see `KINDS`), or the ATen name of an operation that has none ("layer_norm").
+        conv, linear, affine, sum (also mean and average pooling), add, mul, max_pool, max_reduce,
+        activation or rearrange, or the ATen name of an operation ("layer_norm").
+
+    Raises
+    ------
+    TypeError
+        If there is no word.
 
     Returns
     -------

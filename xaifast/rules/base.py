@@ -122,7 +122,11 @@ class LinearRule(Rule):
 
         Parameters
         ----------
-        layer : the linear map (weight, bias, derive, split_signs, stack, ...).
+        layer : the linear map. `layer.weight` is the weight w and `layer.derive(name, f)` is f(w),
+            kept under that name until w changes (`.plain` of either is the tensor); `layer.bias` is
+            b or None; `layer.nonnegative_input` tells whether a can be negative. For two weights
+            side by side, `layer.split_signs(a)` = [a+, a-] goes with `layer.stack(first, second,
+            name)` and `parts=2`.
         a : [N, ...] activations that enter.
         z : [N, ...] the layer's output, if `needs_output` is set.
         """
