@@ -54,6 +54,15 @@ def test_a_graph_with_a_symbolic_batch_serves_every_batch():
     assert names[0] == names[1] == names[2]
 
 
+@pytest.mark.parametrize("number", [2, 2.5, True, None])
+def test_numbers_among_the_arguments_leave_the_batch_symbolic(number):
+    class Scaled(nn.Module):
+        def forward(self, x, factor):
+            return x if factor is None else x * factor
+
+    assert model_graph(Scaled(), (torch.randn(3, 4), number), 1).rows == (True, False)
+
+
 def test_variable_arguments_and_wrappers():
     x = torch.randn(2, 4)
     assert model_graph(Variadic(), (x, x), 2).batched

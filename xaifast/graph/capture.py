@@ -212,7 +212,8 @@ def _output(program: torch.export.ExportedProgram) -> fx.Graph:
 
 def _is_batched(program: torch.export.ExportedProgram, args: tuple, batch: int) -> bool:
     """Whether the batch of every tensor argument stayed symbolic."""
-    names = set(program.graph_signature.user_inputs)
+    leaf = torch.export.graph_signature.InputKind.USER_INPUT
+    names = {s.arg.name for s in program.graph_signature.input_specs if s.kind is leaf}
     values = [n.meta["val"] for n in program.graph.nodes if n.name in names]
     flat = [x for x in torch.utils._pytree.tree_leaves(args)]
     return all(
