@@ -1,6 +1,6 @@
 // The table of contents of the native code: every op with its contract. Registered for the CPU and,
-// where it is built, for CUDA; fake kernels and typed Python faces are in xaifast/ops.py, the same
-// formulas in plain PyTorch in xaifast/reference.py.
+// where it is built, for CUDA; fake kernels and typed Python faces are in xaifast/ops, the same
+// formulas in plain PyTorch in xaifast/reference.
 //
 // Letters (the book's): a activation, u what enters the weights (a, or its positive and negative
 // part side by side along dimension 1), w weight, b bias, z denominator, s = R/z, c = w^T s,

@@ -45,14 +45,14 @@ def test_a_checkout_finds_the_library_that_is_installed(tmp_path):
     (facts / "METADATA").write_text("Metadata-Version: 2.1\nName: xaifast\nVersion: 0.1.0\n")
     run = (  # without the finder of an editable installation, which would come first
         "import sys; sys.meta_path = [f for f in sys.meta_path if 'ditable' not in repr(f)]\n"
-        "import xaifast.ops as o; print(o.__file__, o._C.__file__)"
+        "import xaifast.ops.native as o; print(o.__file__, o._C.__file__)"
     )
     found = subprocess.run(
         [sys.executable, "-c", run], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(site)},
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     ours, native = found.stdout.split()
-    assert Path(ours).parent == package
+    assert Path(ours).parent == package / "ops"
     assert Path(native).parent == site / "xaifast"
 
 

@@ -1,63 +1,21 @@
-"""The native ops with types and docstrings; each has its formula in `xaifast.reference`.
+"""The relevance ops; their kernels are in csrc/relevance, their formulas in `xaifast.reference`.
 
 Letters are the book's: a activation, u what enters the weights (a, or its positive and negative
 part side by side along dimension 1), w weight, b bias, z denominator, s = R/z, c = w^T s,
 R relevance. R has the shape of what it belongs to, or one leading axis of targets more.
-
-Every op takes float32, float64, bfloat16 and float16 (the last two computed in float32), on the CPU
-and on CUDA, with any strides; another dtype is a TypeError. On other devices, and with
-XAIFAST_REFERENCE=1 in the environment, the same formulas run in plain PyTorch. None is
-differentiable: a call that autograd would record is an error.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from . import build, reference
+from .. import reference
+from .native import is_native
 
-__all__ = [
-    "add_split",
-    "backward_product",
-    "multiply_parts",
-    "pool_redistribute",
-    "relprop_conv",
-    "relprop_linear",
-    "split_signs",
-    "stabilized_divide",
-]
-
-_C = build.load()
 _native = torch.ops.xaifast
-_REFERENCE = os.environ.get("XAIFAST_REFERENCE", "0") == "1"
-_DEVICES = {"cpu", "meta"} | ({"cuda"} if _C.build_info()["cuda"] else set())
-
-
-def is_native(x: Tensor) -> bool:
-    """Whether ops on x run on native kernels."""
-    return not _REFERENCE and x.device.type in _DEVICES
-
-
-def packs_weights(x: Tensor) -> bool:
-    """Whether convolutions of x may use weights that oneDNN has packed."""
-    return bool(
-        is_native(x)
-        and x.device.type == "cpu"
-        and x.dtype == torch.float32
-        and x.numel() > 0
-        and torch.backends.mkldnn.is_available()
-        and torch.backends.mkldnn.enabled
-    )
-
-
-def fingerprint(tensors: list[Tensor]) -> int:
-    """Hash a sample of the values of CPU tensors: sees in-place changes that leave no version."""
-    on_cpu = [t for t in tensors if t.device.type == "cpu" and t.layout == torch.strided]
-    return _native.fingerprint(on_cpu) if on_cpu else 0
 
 
 def stabilized_divide(R: Tensor, z: Tensor, b: Tensor | None = None, eps: float = 1e-6) -> Tensor:

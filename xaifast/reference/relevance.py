@@ -1,8 +1,4 @@
-"""Every native op in plain PyTorch, written to be read.
-
-It is the oracle of the tests (in float64) and the kernel on devices that have none of ours.
-The names, arguments and letters are those of `xaifast.ops`.
-"""
+"""The relevance ops of `xaifast.ops` in plain PyTorch."""
 
 from __future__ import annotations
 

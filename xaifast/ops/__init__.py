@@ -1,0 +1,32 @@
+"""The native ops with types and docstrings; each has its formula in `xaifast.reference`.
+
+Every op takes float32, float64, bfloat16 and float16 (the last two computed in float32), on the CPU
+and on CUDA, with any strides; another dtype is a TypeError. On other devices, and with
+XAIFAST_REFERENCE=1 in the environment, the same formulas run in plain PyTorch. None is
+differentiable: a call that autograd would record is an error.
+"""
+
+from .native import fingerprint as fingerprint
+from .native import is_native as is_native
+from .native import packs_weights as packs_weights
+from .relevance import (
+    add_split,
+    backward_product,
+    multiply_parts,
+    pool_redistribute,
+    relprop_conv,
+    relprop_linear,
+    split_signs,
+    stabilized_divide,
+)
+
+__all__ = [
+    "add_split",
+    "backward_product",
+    "multiply_parts",
+    "pool_redistribute",
+    "relprop_conv",
+    "relprop_linear",
+    "split_signs",
+    "stabilized_divide",
+]

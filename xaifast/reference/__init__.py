@@ -1,0 +1,29 @@
+"""Every native op in plain PyTorch, written to be read.
+
+It is the oracle of the tests (in float64) and the kernel on devices that have none of ours.
+The names, arguments and letters are those of `xaifast.ops`.
+"""
+
+from .relevance import (
+    add_split,
+    backward_product,
+    multiply_parts,
+    pool_redistribute,
+    relprop_conv,
+    relprop_linear,
+    split_signs,
+    stabilize,
+    stabilized_divide,
+)
+
+__all__ = [
+    "add_split",
+    "backward_product",
+    "multiply_parts",
+    "pool_redistribute",
+    "relprop_conv",
+    "relprop_linear",
+    "split_signs",
+    "stabilize",
+    "stabilized_divide",
+]
