@@ -29,7 +29,7 @@ def test_the_first_condition_that_matches_decides():
     ]
     # Gamma takes a whole block, so its activations and sums need an entry in front of it.
     composite = c.Composite([*c.base()[:4], *entries])
-    rules = LRP(model, composite)._build((x,), 1).propagation.rules
+    rules = LRP(model, composite)._builder.build((x,), 1).propagation.rules
     found = {
         n.module: type(rule).__name__ for n, rule in rules.items() if n.kind in ("conv", "linear")
     }
@@ -47,7 +47,7 @@ def test_entries_of_ones_own_come_first():
     composite = c.EpsilonPlus().with_rules((c.kind("conv"), r.Gamma()))
     assert repr(composite) == "EpsilonPlus + 1 entry"
     rules = LRP(nets.prepared(nets.ResNet()), composite)
-    rules = rules._build((nets.inputs(nets.ResNet),), 1).propagation.rules
+    rules = rules._builder.build((nets.inputs(nets.ResNet),), 1).propagation.rules
     assert {type(rule) for n, rule in rules.items() if n.kind == "conv"} == {r.Gamma}
 
 

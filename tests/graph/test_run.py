@@ -16,7 +16,7 @@ from xaifast.attr import LRP
 
 def propagation(model, x, composite):
     explainer = LRP(model, composite)
-    return explainer._build((x,), 1).propagation
+    return explainer._builder.build((x,), 1).propagation
 
 
 def test_only_what_a_rule_reads_is_kept():

@@ -2,126 +2,26 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ..composites import Composite, Uniform
-from ..errors import InputError, ModelError, describe, wrong_type, wrong_value
-from ..graph import compute_dtype, fits, model_graph, signature_of, structure_of, to_compute
+from ..errors import describe, wrong_type, wrong_value
 from ..graph.capture import check_model
-from ..graph.facts import ModelGraph, Node
-from ..graph.layers import Conv, Linear, attach_layers
+from ..graph.facts import Node
+from ..graph.layers import Conv, Linear
 from ..graph.run import Balance, Propagation
-from ..graph.weights import Weights
-from ..rules import Epsilon, Rule
-from .batching import batch_size_for, batches
-from .start import log_odds
+from ..rules import Epsilon
+from .arguments import as_tuple, check_inputs, extra_arguments, plain_mode
+from .building import Builder, warn_training
 from .target import Selection, select
+from .traversal import Traversal, find_layers
 
 STARTS = ("output", "one", "log_odds")
-
-
-# ---- building --------------------------------------------------------------------------------
-
-
-def _assign(graph: ModelGraph, composite: Composite) -> dict[Node, Rule]:
-    """A rule for every node that relevance may reach; all problems in one error."""
-    rules: dict[Node, Rule] = {}
-    problems = []
-    reached = {graph.output}
-    for node in reversed(graph.nodes):
-        if node not in reached or not node.inputs:
-            continue
-        reached.update(node.inputs)
-        rule = composite.rule_for(node)
-        reason = composite.check(node)
-        if rule is None:
-            reason = reason or f"no entry of the composite matches kind {node.kind!r}"
-        else:
-            rules[node] = rule
-            reason = reason or rule.check(node)
-        if reason:
-            problems.append(
-                f"  {node!r}: {reason}" + (f"\n      {node.source}" if node.source else "")
-            )
-    if problems:
-        raise ModelError(
-            f"{composite!r} has no exact rule for {len(problems)} operation(s) of the model:\n"
-            + "\n".join(reversed(problems))
-            + "\nGive each a rule with composite.with_rules((kind(...), rule)), explain an output "
-            "before it (a softmax: explain the logits), or choose another composite."
-        )
-    return rules
-
-
-@dataclass
-class _Built:
-    """A model and a composite, ready to run for one signature of inputs."""
-
-    propagation: Propagation
-    weights: Weights
-
-    @property
-    def graph(self) -> ModelGraph:
-        return self.propagation.graph
-
-
-def _tuple(inputs: Any) -> tuple:
-    return inputs if isinstance(inputs, tuple) else (inputs,)
-
-
-@contextmanager
-def _plain_mode() -> Iterator[None]:
-    """Neither inference mode nor autocast: relevance is computed in the inputs' own precision."""
-    cpu, cuda = (torch.autocast(device, enabled=False) for device in ("cpu", "cuda"))
-    with torch.inference_mode(False), cpu, cuda:
-        yield
-
-
-def _check_inputs(inputs: tuple) -> int:
-    """Check the inputs to explain; return the batch size."""
-    if not inputs:
-        raise wrong_value(
-            "inputs", "must hold at least one tensor", "an empty tuple", "Pass x or (x, y)."
-        )
-    for x in inputs:
-        if not isinstance(x, Tensor):
-            raise wrong_type(
-                "inputs", "must be a tensor or a tuple of tensors", x, "Use torch.as_tensor."
-            )
-        if x.layout != torch.strided or x.is_meta:
-            raise wrong_type("inputs", "must be dense and hold data", x, "Use x.to_dense().")
-        if x.dim() < 1:
-            raise wrong_value(
-                "inputs", "must have the batch as first dimension", x, "Use x.unsqueeze(0)."
-            )
-        if x.is_floating_point() and not torch.isfinite(x).all():
-            raise wrong_value(
-                "inputs", "must be finite", "NaN or infinite values", "Clean them first."
-            )
-    sizes = {len(x) for x in inputs}
-    if len(sizes) > 1:
-        raise wrong_value(
-            "inputs", "must share one batch size", f"{sorted(sizes)}", "Give all the same N."
-        )
-    return sizes.pop()
-
-
-def _warn_training(model: nn.Module) -> None:
-    special = (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd)
-    if any(m.training and isinstance(m, special) for m in model.modules()):
-        warnings.warn(
-            "The model is in training mode; it is explained as in eval mode (batch norm uses its "
-            "running statistics, dropout is off). Call model.eval() to silence this.",
-            stacklevel=3,
-        )
 
 
 # ---- the report ------------------------------------------------------------------------------
@@ -221,12 +121,8 @@ class LRP:
                 "composites.Uniform(rules.Epsilon(1e-6)).",
             )  # fmt: skip
         self.composite = composite if composite is not None else Uniform(Epsilon(1e-6))
-        self._built: dict[Any, _Built] = {}
+        self._builder = Builder(self.model, self.composite)
         self._warned = False
-
-    def __getstate__(self) -> dict[str, Any]:
-        """A copy captures the model anew."""
-        return {**vars(self), "_built": {}}
 
     def attribute(
         self,
@@ -289,7 +185,7 @@ class LRP:
         >>> lrp.attribute(torch.ones(1, 2), target=[[0, 1, 2]]).shape
         torch.Size([3, 1, 2])
         """
-        with _plain_mode():
+        with plain_mode():
             run = self._prepare(inputs, target, additional_forward_args, start, layers)
             relevance, delta, at_layers = run.all_batches(internal_batch_size)
         result = [relevance if isinstance(inputs, tuple) else relevance[0]]
@@ -332,7 +228,7 @@ class LRP:
         True
         """
         balances: list[Balance] = []
-        with _plain_mode():
+        with plain_mode():
             run = self._prepare(inputs, target, additional_forward_args, start, None)
             if not run.batch:
                 raise wrong_value(
@@ -365,10 +261,12 @@ class LRP:
         >>> print(attr.LRP(torch.nn.Linear(2, 1)).plan(torch.ones(1, 2)))  # doctest: +ELLIPSIS
         LRP of Linear by Uniform(...
         """
-        given = _tuple(inputs)
-        _check_inputs(given)
-        with _plain_mode():
-            built = self._build((*given, *_extra(additional_forward_args)), len(given))
+        given = as_tuple(inputs)
+        check_inputs(given)
+        with plain_mode():
+            built = self._builder.build(
+                (*given, *extra_arguments(additional_forward_args)), len(given)
+            )
         return describe_plan(self.model, self.composite, built.propagation, given[0])
 
     def has_convergence_delta(self) -> bool:
@@ -377,15 +275,15 @@ class LRP:
 
     # -- inside --
 
-    def _prepare(self, inputs, target, additional, start, layers) -> _Run:
-        given = _tuple(inputs)
-        batch = _check_inputs(given)
+    def _prepare(self, inputs, target, additional, start, layers) -> Traversal:
+        given = as_tuple(inputs)
+        batch = check_inputs(given)
         _check_start(start)
         if not self._warned:
-            _warn_training(self.model)
+            warn_training(self.model)
             self._warned = True
-        args = (*given, *_extra(additional))
-        built = self._build(args, len(given))
+        args = (*given, *extra_arguments(additional))
+        built = self._builder.build(args, len(given))
         shape = tuple(int(n) for n in built.graph.output.shape)
         if isinstance(start, Tensor):
             if target is not None:
@@ -402,42 +300,13 @@ class LRP:
                     "start", '"log_odds" needs an output [N, classes] and class targets',
                     f"an output of shape [N, {', '.join(map(str, shape))}]", 'Use start="output".',
                 )  # fmt: skip
-        watch = _find_layers(built.graph, layers)
+        watch = find_layers(built.graph, layers)
         if start == "log_odds" and any(built.graph.output in nodes for nodes in watch.values()):
             raise wrong_value(
                 "layers", 'must not name the output when start is "log_odds"', describe(layers),
                 "The log-odds start below the logits.",
             )  # fmt: skip
-        return _Run(self.model, built, args, len(given), batch, selection, start, seeds, watch)
-
-    def _build(self, args: tuple, explained: int) -> _Built:
-        structure = structure_of(self.model)
-        for (*known, rows, signature), built in self._built.items():
-            same = known == [structure, explained] and fits(args, rows, signature)
-            if same and not built.graph.traced:
-                return built
-        if not len(args[0]):  # an empty batch has nothing to trace; its graph is that of any other
-            args = tuple(_one_sample(x) for x in args)
-        graph = model_graph(self.model, args, explained)
-        weights = Weights(self.model, compute_dtype(self.model, args))
-        weights.watch(graph.paths)
-        attach_layers(graph.nodes, weights)
-        rules = _assign(graph, self.composite)
-        built = _Built(Propagation(graph, weights, rules), weights)
-        if len(self._built) >= 8:
-            self._built.pop(next(iter(self._built)))
-        self._built[structure, explained, graph.rows, signature_of(args, graph.rows)] = built
-        return built
-
-
-def _extra(additional: Any) -> tuple:
-    if additional is None:
-        return ()
-    return additional if isinstance(additional, tuple) else (additional,)
-
-
-def _one_sample(x: Any) -> Any:
-    return x.new_zeros((1, *x.shape[1:])) if isinstance(x, Tensor) and x.dim() and not len(x) else x
+        return Traversal(self.model, built, args, len(given), batch, selection, start, seeds, watch)
 
 
 def _check_start(start: Any) -> None:
@@ -468,155 +337,6 @@ def _check_seed(start: Tensor, shape: tuple[int, ...], batch: int) -> Tensor:
         "start", f"must, as a tensor, have the shape of the output {list(expected)} (or one more "
         "leading axis of targets)", start, "Put the relevance of every output into it.",
     )  # fmt: skip
-
-
-def _find_layers(graph: ModelGraph, layers: Sequence[str] | None) -> dict[str, list[Node]]:
-    if layers is None:
-        return {}
-    if isinstance(layers, str):
-        layers = [layers]
-    if not isinstance(layers, (list, tuple)) or not all(isinstance(x, str) for x in layers):
-        raise wrong_type(
-            "layers", "must be a list of module paths", describe(layers),
-            'Paths are as in model.named_modules(), such as "features.3".',
-        )  # fmt: skip
-    for name in layers:
-        if name not in graph.outputs_of:
-            raise wrong_value(
-                "layers", "must name modules of the model that compute something", describe(name),
-                f"Known: {', '.join(n for n in graph.outputs_of if n)}.",
-            )  # fmt: skip
-    return {name: graph.outputs_of[name] for name in layers}
-
-
-@dataclass
-class _Run:
-    """One call of `attribute`: checked arguments, and the work on each part of the batch."""
-
-    model: nn.Module
-    built: _Built
-    args: tuple
-    explained: int
-    batch: int
-    selection: Selection
-    start: str | Tensor
-    seeds: Tensor | None
-    watch: dict[str, list[Node]]
-
-    def all_batches(self, size: int | str) -> tuple[tuple, Tensor, dict]:
-        """Relevance of the inputs, convergence delta, relevance at the layers asked for."""
-        targets = len(self.seeds) if self.seeds is not None else self.selection.targets
-        chosen = batch_size_for(size, self.built.propagation, self.args, targets, self.batch)
-        parts = [self.one_batch(rows) for rows in batches(self.batch, chosen)]
-        if not parts:
-            return self._nothing(targets)
-        relevance = tuple(_join([p[0][i] for p in parts]) for i in range(self.explained))
-        delta = _join([p[1] for p in parts])
-        at_layers = {
-            name: [_join([p[2][name][k] for p in parts]) for k in range(len(nodes))]
-            for name, nodes in self.watch.items()
-        }
-        return self._shaped(relevance, delta, at_layers)
-
-    def _shaped(
-        self, relevance: tuple, delta: Tensor, at_layers: dict
-    ) -> tuple[tuple, Tensor, dict]:
-        """Without the axis of targets where one target was asked for, in the dtype of the input."""
-
-        def one(x: Tensor) -> Tensor:
-            return x if self.selection.several else x[0]
-
-        dtypes = [x.dtype if x.is_floating_point() else None for x in self.args[: self.explained]]
-        relevance = tuple(
-            one(R).to(t or R.dtype).contiguous() for R, t in zip(relevance, dtypes, strict=True)
-        )
-        found = {name: [one(R).contiguous() for R in Rs] for name, Rs in at_layers.items()}
-        return relevance, one(delta), {n: Rs[0] if len(Rs) == 1 else Rs for n, Rs in found.items()}
-
-    def _nothing(self, targets: int) -> tuple[tuple, Tensor, dict]:
-        """The result for a batch of no samples."""
-        empty = tuple(
-            torch.zeros((targets, 0, *self._source(i).shape), device=self.args[i].device)
-            for i in range(self.explained)
-        )
-        layers = {
-            name: [torch.zeros((targets, 0, *n.shape)) for n in nodes]
-            for name, nodes in self.watch.items()
-        }
-        return self._shaped(empty, torch.zeros(targets, 0), layers)
-
-    @torch.no_grad()
-    def one_batch(self, rows: slice, balances: list[Balance] | None = None) -> tuple:
-        """The same for some of the samples, with the axis of targets in front."""
-        propagation = self.built.propagation
-        whole = propagation.graph.rows or (False,) * len(self.args)
-        args = to_compute(
-            tuple(x[rows] if row else x for x, row in zip(self.args, whole, strict=True))
-        )
-        self.built.weights.refresh()
-        started, found = propagation(
-            args, partial(self._seeds, args, rows), self._watched(), balances
-        )
-        relevance = tuple(_found(found, self._source(i), started) for i in range(self.explained))
-        arrived = sum(_sums(R) for R in relevance)
-        at_layers = {
-            name: [_found(found, n, started) for n in nodes] for name, nodes in self.watch.items()
-        }
-        return relevance, started - arrived, at_layers
-
-    def _watched(self) -> list[Node]:
-        return [n for nodes in self.watch.values() for n in nodes]
-
-    def _seeds(self, args: tuple, rows: slice, output: Tensor, values: dict) -> tuple:
-        """The first messages and their sums, once the output is known and found sound."""
-        self._check_output(output, args)
-        selection = self.selection.rows(rows)
-        if self.start == "log_odds" and selection.index is not None:
-            return log_odds(self.built.propagation, output, selection.index, values)
-        if self.seeds is not None:
-            R = self.seeds[:, rows].to(output)
-        else:
-            R = selection.seed(output, one=self.start == "one")
-        return {self.built.graph.output: R}, _sums(R)
-
-    def _check_output(self, output: Tensor, args: tuple) -> None:
-        if not torch.isfinite(output).all():
-            bad = self.built.propagation.first_bad_node(args)
-            raise InputError(
-                f"The model's output has NaN or infinite values for these inputs; the first "
-                f"operation that made them is {bad}. Check its parameters and the inputs' scale."
-            )
-
-    def _source(self, i: int) -> Node:
-        """Where the relevance of input i ends: at itself, or at its one embedding."""
-        node = self.built.graph.inputs[i]
-        if node.floating:
-            return node
-        sources = [n for n in self.built.graph.nodes if n.kind == "source" and node in n.args]
-        if len(sources) == 1:
-            return sources[0]
-        raise wrong_value(
-            "inputs", "must be floating, or enter exactly one embedding",
-            f"input {i}, of {self.args[i].dtype}, which enters {len(sources)}",
-            "Pass it by additional_forward_args, and ask for the relevance at the embeddings with "
-            "layers=[...].",
-        )  # fmt: skip
-
-
-def _sums(R: Tensor) -> Tensor:
-    """Relevance of each target and sample, [targets, N]."""
-    return R.reshape(*R.shape[:2], -1).sum(2)
-
-
-def _found(found: dict[Node, Tensor], node: Node, started: Tensor) -> Tensor:
-    """The relevance that reached a node; zeros if none did."""
-    if node in found:
-        return found[node]
-    return started.new_zeros((*started.shape, *node.shape))
-
-
-def _join(parts: list[Tensor]) -> Tensor:
-    return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
 
 
 # ---- the plan --------------------------------------------------------------------------------

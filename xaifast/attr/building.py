@@ -1,0 +1,117 @@
+"""Building: a model and a composite, made ready to run for one signature of inputs."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from ..composites import Composite
+from ..errors import ModelError
+from ..graph import compute_dtype, fits, model_graph, signature_of, structure_of
+from ..graph.facts import ModelGraph, Node
+from ..graph.layers import attach_layers
+from ..graph.run import Propagation
+from ..graph.weights import Weights
+from ..rules import Rule
+
+LIMIT = 8  # signatures that are kept
+
+
+def _assign(graph: ModelGraph, composite: Composite) -> dict[Node, Rule]:
+    """A rule for every node that relevance may reach; all problems in one error."""
+    rules: dict[Node, Rule] = {}
+    problems = []
+    reached = {graph.output}
+    for node in reversed(graph.nodes):
+        if node not in reached or not node.inputs:
+            continue
+        reached.update(node.inputs)
+        rule = composite.rule_for(node)
+        reason = composite.check(node)
+        if rule is None:
+            reason = reason or f"no entry of the composite matches kind {node.kind!r}"
+        else:
+            rules[node] = rule
+            reason = reason or rule.check(node)
+        if reason:
+            problems.append(
+                f"  {node!r}: {reason}" + (f"\n      {node.source}" if node.source else "")
+            )
+    if problems:
+        raise ModelError(
+            f"{composite!r} has no exact rule for {len(problems)} operation(s) of the model:\n"
+            + "\n".join(reversed(problems))
+            + "\nGive each a rule with composite.with_rules((kind(...), rule)), explain an output "
+            "before it (a softmax: explain the logits), or choose another composite."
+        )
+    return rules
+
+
+@dataclass
+class Built:
+    """A model and a composite, ready to run for one signature of inputs."""
+
+    propagation: Propagation
+    weights: Weights
+
+    @property
+    def graph(self) -> ModelGraph:
+        """The canonical graph."""
+        return self.propagation.graph
+
+
+class Builder:
+    """Builds at the first call with inputs of some signature, and keeps what it built.
+
+    Parameters
+    ----------
+    model : the user's module; never changed.
+    composite : a rule for every node.
+    """
+
+    def __init__(self, model: nn.Module, composite: Composite) -> None:
+        self.model = model
+        self.composite = composite
+        self._built: dict[Any, Built] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy captures the model anew."""
+        return {**vars(self), "_built": {}}
+
+    def build(self, args: tuple, explained: int) -> Built:
+        """Build for `model(*args)`; relevance is asked for the first `explained` arguments."""
+        structure = structure_of(self.model)
+        for (*known, rows, signature), built in self._built.items():
+            same = known == [structure, explained] and fits(args, rows, signature)
+            if same and not built.graph.traced:
+                return built
+        if not len(args[0]):  # an empty batch has nothing to trace; its graph is that of any other
+            args = tuple(_one_sample(x) for x in args)
+        graph = model_graph(self.model, args, explained)
+        weights = Weights(self.model, compute_dtype(self.model, args))
+        weights.watch(graph.paths)
+        attach_layers(graph.nodes, weights)
+        rules = _assign(graph, self.composite)
+        built = Built(Propagation(graph, weights, rules), weights)
+        if len(self._built) >= LIMIT:
+            self._built.pop(next(iter(self._built)))
+        self._built[structure, explained, graph.rows, signature_of(args, graph.rows)] = built
+        return built
+
+
+def _one_sample(x: Any) -> Any:
+    return x.new_zeros((1, *x.shape[1:])) if isinstance(x, Tensor) and x.dim() and not len(x) else x
+
+
+def warn_training(model: nn.Module) -> None:
+    """Say that training mode is left out of account, where that matters."""
+    special = (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd)
+    if any(m.training and isinstance(m, special) for m in model.modules()):
+        warnings.warn(
+            "The model is in training mode; it is explained as in eval mode (batch norm uses its "
+            "running statistics, dropout is off). Call model.eval() to silence this.",
+            stacklevel=3,
+        )

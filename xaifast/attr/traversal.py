@@ -1,0 +1,169 @@
+"""One traversal of a model's graph: checked arguments, and the work on each part of the batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import InputError, describe, wrong_type, wrong_value
+from ..graph import to_compute
+from ..graph.facts import ModelGraph, Node
+from ..graph.run import Balance
+from .batching import batch_size_for, batches
+from .building import Built
+from .start import log_odds
+from .target import Selection
+
+
+def find_layers(graph: ModelGraph, layers: Sequence[str] | None) -> dict[str, list[Node]]:
+    """Find the nodes at which the outputs of modules lie, by the paths of the modules."""
+    if layers is None:
+        return {}
+    if isinstance(layers, str):
+        layers = [layers]
+    if not isinstance(layers, (list, tuple)) or not all(isinstance(x, str) for x in layers):
+        raise wrong_type(
+            "layers", "must be a list of module paths", describe(layers),
+            'Paths are as in model.named_modules(), such as "features.3".',
+        )  # fmt: skip
+    for name in layers:
+        if name not in graph.outputs_of:
+            raise wrong_value(
+                "layers", "must name modules of the model that compute something", describe(name),
+                f"Known: {', '.join(n for n in graph.outputs_of if n)}.",
+            )  # fmt: skip
+    return {name: graph.outputs_of[name] for name in layers}
+
+
+@dataclass
+class Traversal:
+    """One call of an explainer: what came in, and what comes out."""
+
+    model: nn.Module
+    built: Built
+    args: tuple
+    explained: int
+    batch: int
+    selection: Selection
+    start: str | Tensor
+    seeds: Tensor | None
+    watch: dict[str, list[Node]]
+
+    def all_batches(self, size: int | str) -> tuple[tuple, Tensor, dict]:
+        """Relevance of the inputs, convergence delta, relevance at the layers asked for."""
+        targets = len(self.seeds) if self.seeds is not None else self.selection.targets
+        chosen = batch_size_for(size, self.built.propagation, self.args, targets, self.batch)
+        parts = [self.one_batch(rows) for rows in batches(self.batch, chosen)]
+        if not parts:
+            return self._nothing(targets)
+        relevance = tuple(_join([p[0][i] for p in parts]) for i in range(self.explained))
+        delta = _join([p[1] for p in parts])
+        at_layers = {
+            name: [_join([p[2][name][k] for p in parts]) for k in range(len(nodes))]
+            for name, nodes in self.watch.items()
+        }
+        return self._shaped(relevance, delta, at_layers)
+
+    def _shaped(
+        self, relevance: tuple, delta: Tensor, at_layers: dict
+    ) -> tuple[tuple, Tensor, dict]:
+        """Without the axis of targets where one target was asked for, in the dtype of the input."""
+
+        def one(x: Tensor) -> Tensor:
+            return x if self.selection.several else x[0]
+
+        dtypes = [x.dtype if x.is_floating_point() else None for x in self.args[: self.explained]]
+        relevance = tuple(
+            one(R).to(t or R.dtype).contiguous() for R, t in zip(relevance, dtypes, strict=True)
+        )
+        found = {name: [one(R).contiguous() for R in Rs] for name, Rs in at_layers.items()}
+        return relevance, one(delta), {n: Rs[0] if len(Rs) == 1 else Rs for n, Rs in found.items()}
+
+    def _nothing(self, targets: int) -> tuple[tuple, Tensor, dict]:
+        """The result for a batch of no samples."""
+        empty = tuple(
+            torch.zeros((targets, 0, *self._source(i).shape), device=self.args[i].device)
+            for i in range(self.explained)
+        )
+        layers = {
+            name: [torch.zeros((targets, 0, *n.shape)) for n in nodes]
+            for name, nodes in self.watch.items()
+        }
+        return self._shaped(empty, torch.zeros(targets, 0), layers)
+
+    @torch.no_grad()
+    def one_batch(self, rows: slice, balances: list[Balance] | None = None) -> tuple:
+        """The same for some of the samples, with the axis of targets in front."""
+        propagation = self.built.propagation
+        whole = propagation.graph.rows or (False,) * len(self.args)
+        args = to_compute(
+            tuple(x[rows] if row else x for x, row in zip(self.args, whole, strict=True))
+        )
+        self.built.weights.refresh()
+        started, found = propagation(
+            args, partial(self._seeds, args, rows), self._watched(), balances
+        )
+        relevance = tuple(_found(found, self._source(i), started) for i in range(self.explained))
+        arrived = sum(_sums(R) for R in relevance)
+        at_layers = {
+            name: [_found(found, n, started) for n in nodes] for name, nodes in self.watch.items()
+        }
+        return relevance, started - arrived, at_layers
+
+    def _watched(self) -> list[Node]:
+        return [n for nodes in self.watch.values() for n in nodes]
+
+    def _seeds(self, args: tuple, rows: slice, output: Tensor, values: dict) -> tuple:
+        """The first messages and their sums, once the output is known and found sound."""
+        self._check_output(output, args)
+        selection = self.selection.rows(rows)
+        if self.start == "log_odds" and selection.index is not None:
+            return log_odds(self.built.propagation, output, selection.index, values)
+        if self.seeds is not None:
+            R = self.seeds[:, rows].to(output)
+        else:
+            R = selection.seed(output, one=self.start == "one")
+        return {self.built.graph.output: R}, _sums(R)
+
+    def _check_output(self, output: Tensor, args: tuple) -> None:
+        if not torch.isfinite(output).all():
+            bad = self.built.propagation.first_bad_node(args)
+            raise InputError(
+                f"The model's output has NaN or infinite values for these inputs; the first "
+                f"operation that made them is {bad}. Check its parameters and the inputs' scale."
+            )
+
+    def _source(self, i: int) -> Node:
+        """Where the relevance of input i ends: at itself, or at its one embedding."""
+        node = self.built.graph.inputs[i]
+        if node.floating:
+            return node
+        sources = [n for n in self.built.graph.nodes if n.kind == "source" and node in n.args]
+        if len(sources) == 1:
+            return sources[0]
+        raise wrong_value(
+            "inputs", "must be floating, or enter exactly one embedding",
+            f"input {i}, of {self.args[i].dtype}, which enters {len(sources)}",
+            "Pass it by additional_forward_args, and ask for the relevance at the embeddings with "
+            "layers=[...].",
+        )  # fmt: skip
+
+
+def _sums(R: Tensor) -> Tensor:
+    """Relevance of each target and sample, [targets, N]."""
+    return R.reshape(*R.shape[:2], -1).sum(2)
+
+
+def _found(found: dict[Node, Tensor], node: Node, started: Tensor) -> Tensor:
+    """The relevance that reached a node; zeros if none did."""
+    if node in found:
+        return found[node]
+    return started.new_zeros((*started.shape, *node.shape))
+
+
+def _join(parts: list[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
