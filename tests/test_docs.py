@@ -12,6 +12,8 @@ PUBLIC = ["xaifast.attr", "xaifast.composites", "xaifast.rules", "xaifast.ops", 
 # Where the public names are written down, with their examples.
 SOURCES = [
     "xaifast.attr.propagation",
+    "xaifast.composites.conditions",
+    "xaifast.composites.lrp",
     "xaifast.rules.lrp",
     "xaifast.ops.relevance",
     "xaifast.viz.pictures",
