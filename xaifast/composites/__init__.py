@@ -31,6 +31,7 @@ from .conditions import (
     module_type,
     name,
 )
+from .gradient import DeconvNet, Gradient, GuidedBackprop
 from .lrp import (
     PRESETS,
     DeepTaylor,
@@ -50,6 +51,7 @@ from .lrp import preset as preset
 __all__ = [
     "PRESETS",
     "Composite",
+    "DeconvNet",
     "DeepTaylor",
     "DeepTaylorBounded",
     "EpsilonAlpha2Beta1",
@@ -58,6 +60,8 @@ __all__ = [
     "EpsilonPlus",
     "EpsilonPlusFlat",
     "ExcitationBackprop",
+    "Gradient",
+    "GuidedBackprop",
     "LRPStar",
     "Uniform",
     "ZeroEpsilonGammaBox",

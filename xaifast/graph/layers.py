@@ -141,6 +141,14 @@ class Layer:
         """C = w^T s, one product for each target; `like` has the shape of u."""
         return transposed(lambda u: self.forward(u, w), like, s)
 
+    def gradient(self, R: Tensor) -> Tensor:
+        """C = w^T R for the layer's own weight: its derivative, for which no value matters."""
+        return self.transpose(R, self.weight, self._like(R))
+
+    def _like(self, R: Tensor) -> Tensor:
+        """Something of the shape of the layer's input, without its memory."""
+        return R.new_zeros(()).expand(R.shape[1], *self.node.inputs[0].shape)
+
     def relprop(
         self,
         u: Tensor,
@@ -313,6 +321,19 @@ class Conv(Layer):
         c = c[(..., *(slice(0, n) for n in like.shape[2:]))]
         return c.unflatten(0, s.shape[:2])
 
+    def gradient(self, R: Tensor) -> Tensor:
+        like = self._like(R)
+        if not self.packs_for(like):
+            return super().gradient(R)
+        s = R.flatten(0, 1).contiguous(memory_format=torch.channels_last)
+        left_over = self._output_size(like.shape[2:])[1]
+        place = (self.padding, left_over, self.stride, self.dilation, self.groups)
+        packed = self._packed_transposed(self.weight, like)
+        c = torch.ops.mkldnn._convolution_transpose_pointwise(
+            s, packed, None, *place, "none", [], ""
+        )
+        return c.unflatten(0, R.shape[:2])
+
     @property
     def spreads_evenly(self) -> bool:
         return self.groups == 1
@@ -397,6 +418,9 @@ class Affine(Layer):
 
     def product(self, u: Tensor, w: Tensor) -> Tensor:
         return u * w
+
+    def gradient(self, R: Tensor) -> Tensor:
+        return unbroadcast(R * self.weight.plain.to(R), self._like(R).shape)
 
 
 class Sum(Layer):

@@ -109,6 +109,7 @@ class Propagation(nn.Module):
         self.kept = kept
         self.steps = [n for n in graph.nodes if not n.constant and n.kind != "input"]
         self.frees = self._frees(kept)
+        self.frees_all = self._frees({graph.output})
 
     # -- the plan --
 
@@ -149,7 +150,7 @@ class Propagation(nn.Module):
                 node.kind in ("conv", "linear")
                 and node.layer is not None
                 and readers[node] == 1  # a comparison reads the pre-activation, too
-                and self.rules[behind].passes(behind)
+                and not self.rules[behind].needs_inputs
                 and self.rules[node].fuses(node, node.rectified)
             ):
                 fused[node] = behind
@@ -204,17 +205,29 @@ class Propagation(nn.Module):
     def run_model(self, inputs: tuple, keep_all: bool = False) -> dict[Node, Any]:
         """Values of the nodes that are kept."""
         values: dict[Node, Any] = dict(zip(self.graph.inputs, inputs, strict=True))
+        self.run_steps(values, self.steps, None if keep_all else self.frees)
+        return values
+
+    def run_output(self, inputs: tuple) -> Tensor:
+        """The model's output, nothing else kept."""
+        values: dict[Node, Any] = dict(zip(self.graph.inputs, inputs, strict=True))
+        self.run_steps(values, self.steps, self.frees_all)
+        return values[self.graph.output]
+
+    def run_steps(
+        self, values: dict[Node, Any], steps: list[Node], frees: dict[Node, list[Node]] | None
+    ) -> None:
+        """Run some nodes, with the values of those before them at hand; None: keep everything."""
         lookup = self.lookup(values)
-        for node in self.steps:
-            if node in self.fused and not keep_all:
+        for node in steps:
+            if node in self.fused and frees is not None:
                 value = node.layer.run(lookup(node.inputs[0]), relu=True)
                 values[node] = values[self.fused[node]] = value
             elif node not in values:
                 values[node] = self._run_node(node, lookup)
-            if not keep_all:
-                for x in self.frees.get(node, ()):
+            if frees is not None:
+                for x in frees.get(node, ()):
                     values.pop(x, None)
-        return values
 
     def _run_node(self, node: Node, lookup: Callable[[Node], Any]) -> Any:
         if node.kind in ("conv", "linear") and node.layer is not None:
@@ -226,9 +239,10 @@ class Propagation(nn.Module):
         values: dict[Node, Any],
         seeds: dict[Node, Tensor],
         watch: set[Node],
-        balances: list[Balance] | None,
+        balances: list[Balance] | None = None,
+        stop: set[Node] | None = None,
     ) -> dict[Node, Tensor]:
-        """Hand the seeds down, node by node in reverse order."""
+        """Hand the seeds down, node by node in reverse order; what reaches `stop` stays there."""
         lookup = self.lookup(values)
         messages: dict[Node, Tensor] = dict(seeds)
         found: dict[Node, Tensor] = {}
@@ -237,7 +251,7 @@ class Propagation(nn.Module):
             if R is not None:
                 if node in watch or node.kind in ("input", "source"):
                     found[node] = R
-                if node in self.rules:
+                if node in self.rules and not (stop and node in stop):
                     self._hand_down(node, R, values, lookup, messages, balances)
             if node.kind != "value":
                 values.pop(node, None)

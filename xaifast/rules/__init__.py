@@ -24,6 +24,7 @@ which bias counts in the denominator:
 """
 
 from .base import LinearRule, Part, Rule
+from .gradient import Clip, Gradient, LinearGradient, ReLUGradient, SumGradient
 from .lrp import (
     AlphaBeta,
     Epsilon,
@@ -41,15 +42,20 @@ from .lrp import (
 
 __all__ = [
     "AlphaBeta",
+    "Clip",
     "Epsilon",
     "Flat",
     "Gamma",
     "Gate",
+    "Gradient",
+    "LinearGradient",
     "LinearRule",
     "Part",
     "Pass",
     "Pool",
+    "ReLUGradient",
     "Rule",
+    "SumGradient",
     "Transpose",
     "WSquare",
     "ZBox",
