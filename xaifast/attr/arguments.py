@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..errors import wrong_type, wrong_value
+from .target import Selection, select
 
 
 def as_tuple(inputs: Any) -> tuple:
@@ -59,3 +62,119 @@ def check_inputs(inputs: tuple) -> int:
             "inputs", "must share one batch size", f"{sorted(sizes)}", "Give all the same N."
         )
     return sizes.pop()
+
+
+# ---- one call of a function method -------------------------------------------------------------
+
+
+def check_function(who: str, function: object) -> Callable:
+    """Return what a function method may explain: anything that can be called."""
+    if not callable(function):
+        raise wrong_type(
+            f"{who}: forward_func", "must be a module or a function", function,
+            "Pass the model, or a function of the inputs that calls it.",
+        )  # fmt: skip
+    return function
+
+
+def module_of(function: Callable) -> nn.Module | None:
+    """The module behind a function, if it is one or its `forward`."""
+    if isinstance(function, nn.Module):
+        return function
+    owner = getattr(function, "__self__", None)
+    is_forward = isinstance(owner, nn.Module) and getattr(function, "__name__", "") == "forward"
+    return owner if is_forward else None
+
+
+def _clean(x: Tensor) -> Tensor:
+    """A tensor that autograd may look at, and that is not the user's leaf."""
+    return x.clone() if x.is_inference() else x.detach()
+
+
+@dataclass(eq=False)
+class Call:
+    """What came into `attribute` of a function method, checked.
+
+    who: the explainer's name; single: one tensor came in, so one goes out; extra: additional
+    arguments of the model, whose tensors of `batch` rows are cut and repeated with the inputs.
+    """
+
+    who: str
+    function: Callable
+    inputs: tuple[Tensor, ...]
+    single: bool
+    extra: tuple
+    target: Any
+    batch: int
+
+    def __post_init__(self) -> None:
+        self.selection = lru_cache(maxsize=4)(self._selection)
+
+    def _selection(self, shape: tuple[int, ...]) -> Selection:
+        """The outputs to explain, for outputs of this shape (without the batch)."""
+        return select(self.target, tuple(int(n) for n in shape), self.batch)
+
+    def extra_rows(self, samples: Tensor | None) -> tuple:
+        """Additional arguments for rows that belong to these samples (None: each, in order)."""
+        if samples is None:
+            return self.extra
+
+        def part(x: Any) -> Any:
+            per_sample = isinstance(x, Tensor) and x.dim() > 0 and len(x) == self.batch
+            return x.index_select(0, samples.to(x.device)) if per_sample else x
+
+        return tuple(part(x) for x in self.extra)
+
+    def result(self, parts: Any) -> Any:
+        """One tensor or a tuple of them, as the inputs were."""
+        parts = tuple(parts)
+        return parts[0] if self.single else parts
+
+    def shaped(self, attributions: Any) -> Any:
+        """Attributions [targets, N, ...] as they go out: in the inputs' dtype, one target alone."""
+        several = isinstance(self.target, str) or _is_nested(self.target)
+        return self.result(
+            (a if several else a[0]).to(x.dtype)
+            for a, x in zip(attributions, self.inputs, strict=True)
+        )
+
+
+def _is_nested(target: Any) -> bool:
+    """Whether a target names several outputs for each sample."""
+    if isinstance(target, Tensor) or type(target).__module__ == "numpy":
+        return target.ndim == 2 and str(target.dtype) not in ("torch.bool", "bool")
+    return isinstance(target, list) and bool(target) and isinstance(target[0], list)
+
+
+def make_call(
+    who: str, function: Callable, inputs: Any, target: Any, additional: Any, floating: bool = True
+) -> Call:
+    """Check what all function methods are given.
+
+    Parameters
+    ----------
+    who : name of the explainer, for errors.
+    function : the user's model or function.
+    inputs : one tensor or a tuple.
+    target : in any form of `target.FORMS`.
+    additional : `additional_forward_args`.
+    floating : whether the inputs must have gradients.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If an input does not fit.
+    """
+    given = as_tuple(inputs)
+    batch = check_inputs(given)
+    for i, x in enumerate(given):
+        if floating and not x.is_floating_point():
+            raise wrong_type(
+                f"{who}: inputs", "must be floating, for there is no gradient by integers", x,
+                "Explain the output of the embedding instead (a Layer... explainer), or pass the "
+                f"input (number {i}) by additional_forward_args.",
+            )  # fmt: skip
+    extra = tuple(_clean(x) if isinstance(x, Tensor) else x for x in extra_arguments(additional))
+    cleaned = tuple(_clean(x) for x in given)
+    single = not isinstance(inputs, tuple)
+    return Call(who, function, cleaned, single, extra, target, batch)

@@ -1,15 +1,15 @@
-"""How many samples to process at once: as many as the free memory holds."""
+"""How many rows to process at once: as many as the free memory holds."""
 
 from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
-from ..errors import describe, wrong_type, wrong_value
+from ..errors import InputError, describe, wrong_type, wrong_value
 from ..graph.run import Propagation
 
 # Of the free memory; the rest is for the library's workspaces and for others.
@@ -17,6 +17,14 @@ SHARE = 0.5
 # The C library gives blocks above this size back to the kernel at once, and every new one costs a
 # page fault per 4 KiB: VGG-16 at batch 8 runs a tenth faster in parts of 2.
 CPU_BLOCK = 32 * 2**20
+
+
+@dataclass(frozen=True)
+class Need:
+    """Bytes that one row needs: kept until it is done; and of its largest tensor."""
+
+    kept: int
+    largest: int
 
 
 def free_memory(device: torch.device) -> int:
@@ -31,53 +39,71 @@ def free_memory(device: torch.device) -> int:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
 
 
-def bytes_per_sample(propagation: Propagation, targets: int, itemsize: int) -> int:
-    """Memory of one sample: what is kept for the way back, and the largest tensors in flight."""
+def need_of(propagation: Propagation, targets: int, itemsize: int) -> Need:
+    """What one sample needs on its way through a graph and back, for some targets."""
     kept = sum(math.prod(n.shape) for n in propagation.steps if n in propagation.kept)
-    return itemsize * (kept + (2 + 3 * targets) * largest_tensor(propagation))
+    largest = max((math.prod(n.shape) for n in propagation.steps if n.floating), default=1)
+    in_flight = (2 + 3 * targets) * largest
+    return Need(itemsize * (kept + in_flight), itemsize * targets * largest)
 
 
-def largest_tensor(propagation: Propagation) -> int:
-    """Numbers in the largest tensor of one sample."""
-    return max((math.prod(n.shape) for n in propagation.steps if n.floating), default=1)
+def rows_that_fit(need: Need, device: torch.device) -> int:
+    """As many rows as the free memory holds, and on the CPU as run well."""
+    fitting = int(SHARE * free_memory(device) // max(1, need.kept))
+    if device.type == "cpu":
+        fitting = min(fitting, CPU_BLOCK // max(1, need.largest))
+    return max(1, fitting)
 
 
-def batch_size_for(
-    size: int | str, propagation: Propagation, args: tuple, targets: int, batch: int
-) -> int:
-    """Check internal_batch_size and turn "auto" into a number.
-
-    Raises
-    ------
-    ValueError, TypeError
-        If it is neither "auto" nor a positive int.
-    """
+def check_batch_size(size: int | str, name: str = "internal_batch_size") -> None:
+    """Refuse what is neither "auto" nor a positive int."""
     if size == "auto":
-        if not propagation.graph.batched:
-            return max(1, batch)
-        x = next(a for a in args if isinstance(a, Tensor))
-        itemsize = 8 if x.dtype == torch.float64 else 4
-        need = bytes_per_sample(propagation, targets, itemsize)
-        fitting = int(SHARE * free_memory(x.device) // max(1, need))
-        if x.device.type == "cpu":
-            block = itemsize * targets * largest_tensor(propagation)
-            fitting = min(fitting, CPU_BLOCK // max(1, block))
-        return max(1, min(batch, fitting))
+        return
     if isinstance(size, bool) or not isinstance(size, int):
-        raise wrong_type(
-            "internal_batch_size", 'must be an int or "auto"', describe(size), 'Try "auto".'
-        )
+        raise wrong_type(name, 'must be an int or "auto"', describe(size), 'Try "auto".')
     if size < 1:
-        raise wrong_value("internal_batch_size", "must be at least 1", size, 'Try "auto".')
-    if not propagation.graph.batched and size < batch:
-        raise wrong_value(
-            "internal_batch_size", f"must be at least the batch size ({batch}) for a model that "
-            "fixes its batch size", size, "Pass fewer samples per call.",
-        )  # fmt: skip
-    return size
+        raise wrong_value(name, "must be at least 1", size, 'Try "auto".')
 
 
 def batches(batch: int, size: int) -> Iterator[slice]:
     """The batch in slices of at most `size`."""
     for begin in range(0, batch, size):
         yield slice(begin, min(begin + size, batch))
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that a device has no memory left."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+def run_in_batches(
+    count: int, size: int, work: Callable[[slice], None], automatic: bool = True
+) -> None:
+    """Do the work in batches; where memory runs out, go on once with half the size.
+
+    `work` must leave nothing behind when it fails.
+
+    Raises
+    ------
+    InputError
+        If half the size does not fit either, or the size was not ours to choose.
+    """
+    begin, halved = 0, not automatic
+    while begin < count:
+        rows = slice(begin, min(begin + size, count))
+        try:
+            work(rows)
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            if halved or size == 1:
+                raise InputError(
+                    f"The device ran out of memory on {rows.stop - begin} rows at once "
+                    f"({str(error).splitlines()[0]}). Pass a smaller internal_batch_size, or free "
+                    "memory on the device."
+                ) from error
+            halved, size = True, size // 2
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+            continue
+        begin = rows.stop

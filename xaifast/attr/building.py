@@ -106,10 +106,15 @@ def _one_sample(x: Any) -> Any:
     return x.new_zeros((1, *x.shape[1:])) if isinstance(x, Tensor) and x.dim() and not len(x) else x
 
 
+def needs_eval_mode(model: nn.Module) -> bool:
+    """Whether the model is in training mode, and computes something else in it."""
+    special = (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd)
+    return any(m.training and isinstance(m, special) for m in model.modules())
+
+
 def warn_training(model: nn.Module) -> None:
     """Say that training mode is left out of account, where that matters."""
-    special = (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd)
-    if any(m.training and isinstance(m, special) for m in model.modules()):
+    if needs_eval_mode(model):
         warnings.warn(
             "The model is in training mode; it is explained as in eval mode (batch norm uses its "
             "running statistics, dropout is off). Call model.eval() to silence this.",

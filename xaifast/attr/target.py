@@ -49,6 +49,23 @@ class Selection:
             mask = mask[:, rows]
         return Selection(self.shape, index, mask, self.several)
 
+    def rows_of(self, samples: Tensor | None) -> Selection:
+        """The selection for rows that belong to these samples (None: each sample, in order)."""
+        if samples is None:
+            return self
+        index = None if self.index is None else self.index[:, samples.to(self.index.device)]
+        mask = self.mask
+        if mask is not None and mask.shape[1] > 1:
+            mask = mask[:, samples.to(mask.device)]
+        return Selection(self.shape, index, mask, self.several)
+
+    def values(self, output: Tensor) -> Tensor:
+        """The selected outputs, [targets, rows]; a region is summed."""
+        if self.mask is not None:
+            return (output * self.mask[0].to(output.device)).flatten(1).sum(1).unsqueeze(0)
+        flat = output.reshape(len(output), -1)
+        return flat.gather(1, self.index.to(output.device).T).T  # type: ignore[union-attr]
+
     def seed(self, output: Tensor, one: bool) -> Tensor:
         """Relevance of the output: the selected values (or ones), zero elsewhere."""
         values = torch.ones_like(output) if one else output

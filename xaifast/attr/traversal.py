@@ -13,7 +13,7 @@ from ..errors import InputError, describe, wrong_type, wrong_value
 from ..graph import to_compute
 from ..graph.facts import ModelGraph, Node
 from ..graph.run import Balance
-from .batching import batch_size_for, batches
+from .batching import check_batch_size, need_of, rows_that_fit, run_in_batches
 from .building import Built
 from .start import log_odds
 from .target import Selection
@@ -56,8 +56,13 @@ class Traversal:
     def all_batches(self, size: int | str) -> tuple[tuple, Tensor, dict]:
         """Relevance of the inputs, convergence delta, relevance at the layers asked for."""
         targets = len(self.seeds) if self.seeds is not None else self.selection.targets
-        chosen = batch_size_for(size, self.built.propagation, self.args, targets, self.batch)
-        parts = [self.one_batch(rows) for rows in batches(self.batch, chosen)]
+        parts: list[tuple] = []
+        run_in_batches(
+            self.batch,
+            self._batch_size(size, targets),
+            lambda rows: parts.append(self.one_batch(rows)),
+            size == "auto",
+        )
         if not parts:
             return self._nothing(targets)
         relevance = tuple(_join([p[0][i] for p in parts]) for i in range(self.explained))
@@ -67,6 +72,24 @@ class Traversal:
             for name, nodes in self.watch.items()
         }
         return self._shaped(relevance, delta, at_layers)
+
+    def _batch_size(self, size: int | str, targets: int) -> int:
+        """How many samples to process at once."""
+        check_batch_size(size)
+        graph = self.built.graph
+        if size != "auto":
+            if not graph.batched and int(size) < self.batch:
+                raise wrong_value(
+                    "internal_batch_size", f"must be at least the batch size ({self.batch}) for a "
+                    "model that fixes its batch size", size, "Pass fewer samples per call.",
+                )  # fmt: skip
+            return int(size)
+        if not graph.batched:
+            return max(1, self.batch)
+        x = next(a for a in self.args if isinstance(a, Tensor))
+        itemsize = 8 if x.dtype == torch.float64 else 4
+        need = need_of(self.built.propagation, targets, itemsize)
+        return max(1, min(self.batch, rows_that_fit(need, x.device)))
 
     def _shaped(
         self, relevance: tuple, delta: Tensor, at_layers: dict

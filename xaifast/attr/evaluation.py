@@ -1,0 +1,303 @@
+"""The model as function methods see it: rows of inputs go in, outputs and gradients come out.
+
+Two ways to evaluate, the same function:
+
+- `PlainModel` calls what the user gave, with autograd for gradients; any callable will do.
+- `GraphModel` runs the canonized graph of a module (batch norm folded, channels last, weights
+  packed by oneDNN), with the gradient as rules and the linear prefix apart.
+
+A row is one perturbed copy of a sample; `samples` says of which (None: of each, in order). Where
+gradients are taken is called the stations: the inputs, or the values where the linear prefix ends.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from ..composites import Gradient
+from ..errors import InputError, ModelError, describe, wrong_value
+from ..graph import to_compute
+from ..graph.capture import private_copy, unwrap
+from ..graph.facts import Node
+from ..graph.prefix import linear_prefix
+from .arguments import Call, module_of
+from .batching import Need, check_batch_size, need_of, rows_that_fit
+from .building import Builder, Built, warn_training
+
+# Rows from which a convolutional model is captured: export takes a second or so, once per model.
+WORTH_CAPTURING = 32
+CONVOLUTIONS = (nn.modules.conv._ConvNd, nn.modules.batchnorm._BatchNorm)
+
+
+# ---- what a model returned ---------------------------------------------------------------------
+
+
+def as_output(output: Any) -> Tensor:
+    """What a model returned, as a tensor; a number is one value for the whole batch."""
+    if isinstance(output, torch.futures.Future):
+        output = output.wait()
+    if isinstance(output, Tensor):
+        return output
+    if isinstance(output, (bool, int, float)):
+        kind = torch.float64 if isinstance(output, float) else torch.int64
+        return torch.tensor(output, dtype=kind)
+    raise ModelError(
+        f"The model must return one tensor; it returned {describe(output)}. Wrap it: a function "
+        'that returns the tensor to explain, such as lambda x: model(x)["out"] or '
+        "lambda x: model(x)[0]."
+    )
+
+
+def check_finite(output: Tensor) -> Tensor:
+    """Return the output, if it has no NaN and no infinity."""
+    if output.is_floating_point() and not torch.isfinite(output).all():
+        raise InputError(
+            "The model's output has NaN or infinite values for these inputs, or for what they are "
+            "changed to (the baseline is one such). Check its parameters, and the scale of inputs "
+            "and baselines; LRP(model).attribute(x, target=...) names the first operation that "
+            "made them."
+        )
+    return output
+
+
+def check_rows(output: Tensor, rows: int, who: str) -> Tensor:
+    """Return the output, if it has a row for each row that came in."""
+    if output.dim() < 1 or len(output) != rows:
+        raise ModelError(
+            f"{who} needs a model that returns one row for each sample; for {rows} rows it "
+            f"returned a tensor of shape {list(output.shape)}. Keep the batch first, and do not "
+            "sum over it."
+        )
+    return output
+
+
+# ---- calling the model -------------------------------------------------------------------------
+
+
+class _Sizes(TorchDispatchMode):
+    """Watches the sizes of what operations return."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.total = self.largest = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        for x in result if isinstance(result, (tuple, list)) else (result,):
+            if isinstance(x, Tensor):
+                size = x.numel() * x.element_size()
+                self.total += size
+                self.largest = max(self.largest, size)
+        return result
+
+
+class PlainModel:
+    """Evaluate by calling what the user gave."""
+
+    def __init__(self, call: Call) -> None:
+        self.call = call
+        self.function = call.function
+        module = module_of(call.function)
+        if module is not None and module.training:
+            warn_training(module)
+            self.function = private_copy(module, keep_hooks=True)
+
+    def _run(self, inputs: tuple, samples: Tensor | None) -> Tensor:
+        return as_output(self.function(*inputs, *self.call.extra_rows(samples)))
+
+    def output(self, inputs: tuple, samples: Tensor | None = None) -> Tensor:
+        """What the model returns for some rows, without gradients."""
+        with torch.no_grad():
+            return check_finite(self._run(inputs, samples))
+
+    def enter(self, inputs: tuple) -> list[Tensor]:
+        """Values of the stations: here the inputs themselves."""
+        return list(inputs)
+
+    def rectified(self) -> list[bool]:
+        """For each station, whether its values go through a ReLU before they are used."""
+        return [False] * len(self.call.inputs)
+
+    def gradients(
+        self, points: list[Tensor], samples: Tensor | None
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Scores [targets, rows], and their gradients at the stations [targets, rows, ...]."""
+        leaves = [x.detach().requires_grad_() for x in points]
+        with torch.enable_grad():
+            output = check_rows(self._run(tuple(leaves), samples), len(points[0]), self.call.who)
+            check_finite(output.detach())
+            scores = self.call.selection(output.shape[1:]).rows_of(samples).values(output)
+        if not scores.requires_grad:
+            raise ModelError(
+                f"{self.call.who} needs the gradient of the model, but the output does not depend "
+                "on the inputs by differentiable operations. Remove detach(), item() and numpy "
+                "from the model, or take a perturbation method."
+            )
+        options: dict[str, Any] = {"allow_unused": True, "materialize_grads": True}
+        found = [
+            torch.autograd.grad(s.sum(), leaves, retain_graph=t < len(scores) - 1, **options)
+            for t, s in enumerate(scores)
+        ]
+        return scores.detach(), [torch.stack(gs) for gs in zip(*found, strict=True)]
+
+    def leave(self, totals: list[Tensor]) -> tuple[Tensor, ...]:
+        """Gradients at the inputs from those at the stations."""
+        return tuple(totals)
+
+    def need(self) -> Need:
+        """Memory of one row, measured on the first sample."""
+        one = torch.zeros(1, dtype=torch.long)
+        sizes = _Sizes()
+        try:
+            with torch.no_grad(), sizes:
+                self._run(tuple(x[:1] for x in self.call.inputs), one)
+        except Exception:  # a model that does not bear being watched, or one sample alone
+            return Need(0, 0)
+        return Need(sizes.total + 3 * sizes.largest, sizes.largest)
+
+
+# ---- running its graph -------------------------------------------------------------------------
+
+
+class GraphModel:
+    """Evaluate by running the canonized graph of the model."""
+
+    def __init__(self, call: Call, built: Built) -> None:
+        self.call = call
+        self.propagation = built.propagation
+        self.graph = built.graph
+        self.prefix = linear_prefix(built.propagation)
+        self.entered: dict[Node, Any] = {}
+        built.weights.refresh()
+
+    def _arguments(self, inputs: tuple, samples: Tensor | None) -> tuple:
+        return to_compute((*inputs, *self.call.extra_rows(samples)))
+
+    @torch.no_grad()
+    def output(self, inputs: tuple, samples: Tensor | None = None) -> Tensor:
+        """What the model returns for some rows."""
+        return check_finite(self.propagation.run_output(self._arguments(inputs, samples)))
+
+    @torch.no_grad()
+    def enter(self, inputs: tuple) -> list[Tensor]:
+        """Run the linear prefix: values of the stations."""
+        self.entered = self.prefix.enter(self._arguments(inputs, None))
+        return [self.entered[s] for s in self.prefix.stations]
+
+    def rectified(self) -> list[bool]:
+        """For each station, whether its values go through a ReLU before they are used."""
+        return [self.prefix.rectifier(s) is not None for s in self.prefix.stations]
+
+    @torch.no_grad()
+    def gradients(
+        self, points: list[Tensor], samples: Tensor | None
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Scores [targets, rows], and their gradients at the stations [targets, rows, ...]."""
+        extra = to_compute(self.call.extra_rows(samples))
+        nodes = self.graph.inputs[len(self.call.inputs) :]
+        values = self.prefix.behind(points, dict(zip(nodes, extra, strict=True)))
+        output = check_finite(values[self.graph.output])
+        selection = self.call.selection(output.shape[1:]).rows_of(samples)
+        seeds = {self.graph.output: selection.seed(output, one=True)}
+        scores = selection.values(output)
+        found = self.prefix.back_to_stations(values, seeds)
+        return scores, [self._at(found, s, scores) for s in self.prefix.stations]
+
+    def _at(self, found: dict[Node, Tensor], node: Node, like: Tensor) -> Tensor:
+        """The message at a node; zeros if none reached it."""
+        if node in found:
+            return found[node]
+        return like.new_zeros((*like.shape, *node.shape))
+
+    @torch.no_grad()
+    def leave(self, totals: list[Tensor]) -> tuple[Tensor, ...]:
+        """Gradients at the inputs from those at the stations, of the samples that entered last."""
+        seeds = dict(zip(self.prefix.stations, totals, strict=True))
+        found = self.prefix.leave(self.entered, seeds)
+        nodes = self.graph.inputs[: len(self.call.inputs)]
+        like = totals[0].new_empty(totals[0].shape[:2])
+        return tuple(self._at(found, n, like) for n in nodes)
+
+    def need(self) -> Need:
+        """Memory of one row."""
+        targets = self.call.selection(self.graph.output.shape).targets
+        itemsize = 8 if self.call.inputs[0].dtype == torch.float64 else 4
+        return need_of(self.propagation, targets, itemsize)
+
+
+Model = PlainModel | GraphModel
+
+
+# ---- which of the two --------------------------------------------------------------------------
+
+
+class Evaluator:
+    """Chooses how the calls of one explainer are evaluated.
+
+    Parameters
+    ----------
+    function : the user's module or function.
+    optimize : True: on the graph or not at all; False: as the user gave it; None: on the graph
+        where that pays: a convolutional module, and at least 32 rows.
+    """
+
+    def __init__(self, function: Any, optimize: bool | None) -> None:
+        if optimize not in (None, True, False):
+            raise wrong_value("optimize", "must be True, False or None", optimize, "Leave it out.")
+        self.function = function
+        self.optimize = optimize
+        module = module_of(function)
+        self._module = None if module is None else unwrap(module)
+        self._builder = None if self._module is None else Builder(self._module, Gradient())
+
+    def model(self, call: Call, rows: int) -> Model:
+        """The way to evaluate a call that needs this many rows.
+
+        Raises
+        ------
+        ModelError
+            With optimize=True, if the model has no graph that is valid for any batch.
+        """
+        if self.optimize is False or not (self.optimize or self._pays(rows)):
+            return PlainModel(call)
+        try:
+            return self._graph(call)
+        except ModelError:
+            if self.optimize:
+                raise
+            return PlainModel(call)
+
+    def _pays(self, rows: int) -> bool:
+        module = self._module
+        if module is None or rows < WORTH_CAPTURING:
+            return False
+        return any(isinstance(m, CONVOLUTIONS) for m in module.modules())
+
+    def _graph(self, call: Call) -> GraphModel:
+        if self._builder is None:
+            raise ModelError(
+                f"{call.who}: optimize=True needs a module, and forward_func is a function. Pass "
+                "the module itself, or leave optimize out."
+            )
+        warn_training(self._builder.model)
+        built = self._builder.build((*call.inputs, *call.extra), len(call.inputs))
+        if not built.graph.batched:
+            raise ModelError(
+                f"{call.who}: optimize=True needs a model that takes any number of samples; this "
+                "one fixes it, or its code depends on the data. Leave optimize out."
+            )
+        return GraphModel(call, built)
+
+
+def rows_at_once(model: Model, size: int | str, count: int) -> int:
+    """How many rows to evaluate at once, for `count` in all: as asked for, or as many as fit."""
+    check_batch_size(size)
+    if size != "auto":
+        return min(int(size), max(1, count))
+    if count <= 1:
+        return 1
+    return max(1, min(count, rows_that_fit(model.need(), model.call.inputs[0].device)))
