@@ -12,33 +12,6 @@
 
 namespace xaifast {
 
-// f.operator()<T>() with the kernels' number type for the dtype of x; the 16-bit types are the
-// backend's own, with the bits of ATen's.
-template <class BFloat16, class Float16, class F>
-void dispatch(const at::Tensor& x, const F& f) {
-  switch (x.scalar_type()) {
-    case at::kFloat:
-      return f.template operator()<float>();
-    case at::kDouble:
-      return f.template operator()<double>();
-    case at::kBFloat16:
-      return f.template operator()<BFloat16>();
-    case at::kHalf:
-      return f.template operator()<Float16>();
-    default:
-      TORCH_INTERNAL_ASSERT(false, "a dtype that check_dtype lets through: ", x.scalar_type());
-  }
-}
-
-template <class T>
-const T* in(const at::Tensor& x) {
-  return static_cast<const T*>(x.const_data_ptr());
-}
-template <class T>
-T* out(const at::Tensor& x) {
-  return static_cast<T*>(x.mutable_data_ptr());
-}
-
 template <class Backend>
 struct RelevanceOps {
   static at::Tensor stabilized_divide(const at::Tensor& R, const at::Tensor& z,

@@ -1,35 +1,17 @@
 // The relevance kernels on CPU tensors: pointers out of tensors, threads over rows.
 #include <ATen/Dispatch.h>
-#include <ATen/Parallel.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/matmul.h>
 #include <torch/library.h>
 
 #include <vector>
 
-#include "common/floats.h"
+#include "common/threads.h"
 #include "relevance/ops.h"
 #include "relevance/rows.h"
 
 namespace xaifast {
 namespace {
-
-// Elements that make a thread worth waking.
-constexpr std::int64_t kGrain = 32768;
-
-std::int64_t grain(std::int64_t work_per_item) {
-  return std::max<std::int64_t>(1, kGrain / std::max<std::int64_t>(1, work_per_item));
-}
-
-// Runs f.operator()<T>(begin, end) over the parts of [0, n), each by one thread.
-template <class F>
-void run(const at::Tensor& x, std::int64_t n, std::int64_t work_per_item, const F& f) {
-  dispatch<BFloat16, Float16>(x, [&]<class T>() {
-    at::parallel_for(0, n, grain(work_per_item), [&](std::int64_t begin, std::int64_t end) {
-      f.template operator()<T>(begin, end);
-    });
-  });
-}
 
 struct Cpu {
   static void divide(const Divide& d, const at::Tensor& s, double eps) {

@@ -1,26 +1,14 @@
 // The relevance kernels on CUDA tensors: pointers out of tensors, on the current stream of their
 // device. Compiled by the host compiler; the kernels are in the .cu files.
 #include <ATen/ops/matmul.h>
-#include <c10/cuda/CUDAGuard.h>
-#include <c10/cuda/CUDAStream.h>
 #include <torch/library.h>
 
+#include "common/stream.h"
 #include "relevance/kernels_cuda.h"
 #include "relevance/ops.h"
 
 namespace xaifast {
 namespace {
-
-// Launches f.operator()<T>(stream) on the device of x.
-template <class F>
-void run(const char* op, const at::Tensor& x, const F& f) {
-  const c10::cuda::CUDAGuard guard(x.device());
-  const cudaStream_t stream = c10::cuda::getCurrentCUDAStream();
-  cudaError_t error = cudaSuccess;
-  dispatch<__nv_bfloat16, __half>(x, [&]<class T>() { error = f.template operator()<T>(stream); });
-  TORCH_CHECK(error == cudaSuccess, op,
-              ": the CUDA kernel could not be launched: ", cudaGetErrorString(error));
-}
 
 struct Cuda {
   static void divide(const Divide& d, const at::Tensor& s, double eps) {

@@ -1,5 +1,5 @@
 // Checks and layout of the relevance ops, shared by the CPU and the CUDA glue: turns tensors into
-// the plain shapes that the kernels take. The only header of this family that knows PyTorch.
+// the plain shapes that the kernels take. Knows PyTorch, as does ops.h; the kernels do not.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -9,27 +9,13 @@
 #include <string_view>
 #include <vector>
 
+#include "common/tensors.h"
 #include "relevance/divide.h"
 #include "relevance/pooling.h"
 #include "relevance/product.h"
 #include "relevance/sums.h"
 
 namespace xaifast {
-
-// Floating dtypes that every kernel takes; a TypeError names the op otherwise.
-inline void check_dtype(const char* op, const char* name, const at::Tensor& x) {
-  const auto t = x.scalar_type();
-  TORCH_CHECK_TYPE(t == at::kFloat || t == at::kDouble || t == at::kBFloat16 || t == at::kHalf, op,
-                   ": ", name, " must be float32, float64, bfloat16 or float16, got ", t);
-}
-
-inline void check_like(const char* op, const char* name, const at::Tensor& x, const char* ref_name,
-                       const at::Tensor& ref) {
-  TORCH_CHECK_TYPE(x.scalar_type() == ref.scalar_type(), op, ": ", name, " must have the dtype of ",
-                   ref_name, " (", ref.scalar_type(), "), got ", x.scalar_type());
-  TORCH_CHECK_VALUE(x.device() == ref.device(), op, ": ", name, " must be on the device of ",
-                    ref_name, " (", ref.device(), "), got ", x.device());
-}
 
 // R is [*shape] or [targets, *shape]; returns the number of targets (1 where there is no such
 // axis).
@@ -43,22 +29,10 @@ inline std::int64_t count_targets(const char* op, const at::Tensor& R, at::IntAr
   return plain ? 1 : sizes[0];
 }
 
-inline at::MemoryFormat layout_of(const at::Tensor& x) { return x.suggest_memory_format(); }
-
-inline bool is_channels_last(at::MemoryFormat format) {
-  return format == at::MemoryFormat::ChannelsLast || format == at::MemoryFormat::ChannelsLast3d;
-}
-
 // x as [n, ...] dense in `format`; x is [...] or [targets, ...] with `dims` trailing dimensions.
 inline at::Tensor dense(const at::Tensor& x, std::int64_t dims, at::MemoryFormat format) {
   const at::Tensor flat = x.dim() > dims ? x.flatten(0, x.dim() - dims) : x;
   return flat.contiguous(format);
-}
-
-inline std::int64_t product_of(at::IntArrayRef sizes) {
-  std::int64_t n = 1;
-  for (const auto s : sizes) n *= s;
-  return n;
 }
 
 // Product of the sizes behind dimension 1 (the positions of an image).

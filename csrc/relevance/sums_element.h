@@ -2,24 +2,10 @@
 #pragma once
 
 #include "common/pack.h"
+#include "common/rounded.h"
 #include "relevance/sums.h"
 
 namespace xaifast {
-
-// a b, rounded before it is added to anything: a fused x + beta y would not be zero where the
-// rounded summands cancel, and their relevance would explode instead of being absorbed.
-template <class C>
-XAI_HOST_DEVICE inline C rounded_product(C a, C b) {
-#ifdef __CUDA_ARCH__
-  if constexpr (sizeof(C) == sizeof(double)) {
-    return __dmul_rn(a, b);
-  } else {
-    return __fmul_rn(a, b);
-  }
-#else
-  return a * b;
-#endif
-}
 
 template <class T>
 struct AddSplitElement {
@@ -48,6 +34,8 @@ struct AddSplitElement {
     C xi[W], yi[W], rx[W], ry[W];
     load<W>(x + i, xi);
     load<W>(y + i, yi);
+    // Rounded before it is added: a fused x + beta y would not be zero where the rounded summands
+    // cancel, and their relevance would explode instead of being absorbed.
     for (int w = 0; w < W; ++w) yi[w] = rounded_product(beta, yi[w]);
     XAI_NO_UNROLL
     for (; t < n_targets; t += step) {
