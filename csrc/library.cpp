@@ -2,11 +2,12 @@
 // where it is built, for CUDA; fake kernels and typed Python faces are in xaifast/ops, the same
 // formulas in plain PyTorch in xaifast/reference.
 //
-// Letters (the book's): a activation, u what enters the weights (a, or its positive and negative
-// part side by side along dimension 1), w weight, b bias, z denominator, s = R/z, c = w^T s,
-// R relevance. R has the shape of what it belongs to, or one leading axis of targets more.
-// All ops: float32, float64, bfloat16, float16; non-contiguous and channels_last inputs are legal;
-// results have the layout of the activation; not differentiable (an error says so).
+// Letters of the relevance ops (the book's): a activation, u what enters the weights (a, or its
+// positive and negative part side by side along dimension 1), w weight, b bias, z denominator, s =
+// R/z, c = w^T s, R relevance. R has the shape of what it belongs to, or one leading axis of
+// targets more. All ops: float32, float64, bfloat16, float16; non-contiguous and channels_last
+// inputs are legal; results have the layout of the activation; not differentiable (an error says
+// so).
 #include <torch/library.h>
 
 TORCH_LIBRARY(xaifast, m) {
@@ -46,6 +47,18 @@ TORCH_LIBRARY(xaifast, m) {
   m.def(
       "relprop_linear(Tensor u, Tensor R, Tensor w, Tensor? b, Tensor? z, float eps, int parts) "
       "-> Tensor");
+
+  // ---- sampling: the many inputs of methods that see a model as a function, and their results
+  // ---- A batch of R rows is made of samples of x [N, ...]: row r belongs to n = sample[r]. The
+  // baseline x' [N or 1, ...] and x have the same trailing dimensions, any number of them.
+
+  // out[r] = x'[n] + alpha[r] (x[n] - x'[n]), max(0, .) of it with relu; alpha [R] float64.
+  m.def("path_points(Tensor x, Tensor baseline, Tensor sample, Tensor alpha, bool relu) -> Tensor");
+
+  // total[n] += sum over r with sample[r] = n of weight[r] g[r], in ascending order of r;
+  // total float32 or float64, g not wider, weight [R] float64. Returns nothing, because an op that
+  // returns its argument cannot be compiled.
+  m.def("accumulate_rows_(Tensor(a!) total, Tensor g, Tensor sample, Tensor weight) -> ()");
 
   // A hash of a sample of the values of dense CPU tensors, to notice that weights have changed.
   m.def("fingerprint(Tensor[] tensors) -> int");

@@ -16,6 +16,7 @@ SOURCES = [
     "xaifast.composites.lrp",
     "xaifast.rules.lrp",
     "xaifast.ops.relevance",
+    "xaifast.ops.sampling",
     "xaifast.viz.pictures",
 ]
 TABLES_OF_CONTENTS = {"xaifast.attr", "xaifast.ops", "xaifast.viz"}

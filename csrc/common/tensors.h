@@ -3,6 +3,7 @@
 #pragma once
 
 #include <ATen/core/Tensor.h>
+#include <c10/util/safe_numerics.h>
 
 #include <cstdint>
 
@@ -33,6 +34,17 @@ inline std::int64_t product_of(at::IntArrayRef sizes) {
   std::int64_t n = 1;
   for (const auto s : sizes) n *= s;
   return n;
+}
+
+// The same, checked: an error names what would not fit, before anything is allocated.
+inline std::int64_t checked_product(const char* op, const char* name, at::IntArrayRef sizes) {
+  constexpr std::uint64_t kMax = std::uint64_t{1} << 60;  // 8 bytes each stay below 2^63
+  std::uint64_t n = 1;
+  bool fits = true;
+  for (const auto s : sizes) fits &= !c10::mul_overflows(n, static_cast<std::uint64_t>(s), &n);
+  TORCH_CHECK_VALUE(fits && n < kMax, op, ": ", name, " must have less than 2^60 elements, got ",
+                    "the sizes ", sizes, "; work on fewer rows at a time");
+  return static_cast<std::int64_t>(n);
 }
 
 // f.operator()<T>() with the kernels' number type for the dtype of x; the 16-bit types are the

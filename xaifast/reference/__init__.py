@@ -15,11 +15,14 @@ from .relevance import (
     stabilize,
     stabilized_divide,
 )
+from .sampling import accumulate_rows_, path_points
 
 __all__ = [
+    "accumulate_rows_",
     "add_split",
     "backward_product",
     "multiply_parts",
+    "path_points",
     "pool_redistribute",
     "relprop_conv",
     "relprop_linear",

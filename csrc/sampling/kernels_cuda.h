@@ -1,0 +1,25 @@
+// The launchers of the CUDA kernels: the contract of each is that of the CPU kernel of the same
+// name, in the header of its file, with all pointers on the current device. They return after the
+// launch, with its error; the work is done in the order of the stream. An empty input launches
+// nothing. T is float, double, __nv_bfloat16 or __half. Deterministic: no atomics.
+#pragma once
+
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+#include <cuda_runtime_api.h>
+
+#include "sampling/accumulate.h"
+#include "sampling/path.h"
+
+namespace xaifast {
+
+template <class T>
+cudaError_t path_points_cuda(const T* x, const T* baseline, const std::int64_t* sample,
+                             const double* alpha, T* out, BatchShape shape, bool relu,
+                             cudaStream_t stream);
+
+template <class G, class C>
+cudaError_t accumulate_rows_cuda(const G* g, const std::int64_t* sample, const double* weight,
+                                 C* total, BatchShape shape, cudaStream_t stream);
+
+}  // namespace xaifast

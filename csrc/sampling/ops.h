@@ -1,0 +1,46 @@
+// The sampling ops on any device: check and allocate (shapes.h), then run. A Backend is a struct of
+// static functions, one per kernel, that run it on the planned tensors: over threads (ops_cpu.cpp)
+// or on a stream (ops_cuda.cpp). Contracts: library.cpp.
+#pragma once
+
+#include <torch/library.h>
+
+#include "sampling/shapes.h"
+
+namespace xaifast {
+
+// f.operator()<C>() for the dtype of total, where rows of G are summed; see check_sum.
+template <class G, class F>
+auto with_total(const at::Tensor& total, const F& f) {
+  if constexpr (sizeof(G) == sizeof(double)) {
+    return f.template operator()<double>();
+  } else {
+    return total.scalar_type() == at::kDouble ? f.template operator()<double>()
+                                              : f.template operator()<float>();
+  }
+}
+
+template <class Backend>
+struct SamplingOps {
+  static at::Tensor path_points(const at::Tensor& x, const at::Tensor& baseline,
+                                const at::Tensor& sample, const at::Tensor& alpha, bool relu) {
+    const Path p = plan_path(x, baseline, sample, alpha, relu);
+    Backend::path(p);
+    return p.out;
+  }
+
+  static void accumulate_rows_(const at::Tensor& total, const at::Tensor& g,
+                               const at::Tensor& sample, const at::Tensor& weight) {
+    const Accumulate a = plan_accumulate(total, g, sample, weight);
+    Backend::accumulate(a);
+    if (!a.total.is_same(total)) total.copy_(a.total);
+    if (!total.is_inference()) total.unsafeGetTensorImpl()->bump_version();
+  }
+
+  static void add_to(torch::Library& m) {
+    m.impl("path_points", &path_points);
+    m.impl("accumulate_rows_", &accumulate_rows_);
+  }
+};
+
+}  // namespace xaifast

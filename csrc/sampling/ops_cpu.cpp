@@ -1,0 +1,32 @@
+// The sampling kernels on CPU tensors: pointers out of tensors, threads over rows.
+#include <torch/library.h>
+
+#include "common/threads.h"
+#include "sampling/ops.h"
+
+namespace xaifast {
+namespace {
+
+struct Cpu {
+  static void path(const Path& p) {
+    run(p.x, p.shape.rows * p.shape.size, 1, [&]<class T>(std::int64_t begin, std::int64_t end) {
+      path_points<T>(in<T>(p.x), in<T>(p.baseline), in<std::int64_t>(p.sample), in<double>(p.alpha),
+                     out<T>(p.out), p.shape, p.relu, begin, end);
+    });
+  }
+
+  static void accumulate(const Accumulate& a) {
+    run(a.g, a.shape.size, a.shape.rows, [&]<class G>(std::int64_t begin, std::int64_t end) {
+      with_total<G>(a.total, [&]<class C>() {
+        accumulate_rows<G, C>(in<G>(a.g), in<std::int64_t>(a.sample), in<double>(a.weight),
+                              out<C>(a.total), a.shape, begin, end);
+      });
+    });
+  }
+};
+
+}  // namespace
+
+TORCH_LIBRARY_IMPL(xaifast, CPU, m) { SamplingOps<Cpu>::add_to(m); }
+
+}  // namespace xaifast

@@ -1,0 +1,34 @@
+// The sampling kernels on CUDA tensors: pointers out of tensors, on the current stream of their
+// device. Compiled by the host compiler; the kernels are in the .cu files.
+#include <torch/library.h>
+
+#include "common/stream.h"
+#include "sampling/kernels_cuda.h"
+#include "sampling/ops.h"
+
+namespace xaifast {
+namespace {
+
+struct Cuda {
+  static void path(const Path& p) {
+    run("path_points", p.x, [&]<class T>(cudaStream_t stream) {
+      return path_points_cuda<T>(in<T>(p.x), in<T>(p.baseline), in<std::int64_t>(p.sample),
+                                 in<double>(p.alpha), out<T>(p.out), p.shape, p.relu, stream);
+    });
+  }
+
+  static void accumulate(const Accumulate& a) {
+    run("accumulate_rows_", a.g, [&]<class G>(cudaStream_t stream) {
+      return with_total<G>(a.total, [&]<class C>() {
+        return accumulate_rows_cuda<G, C>(in<G>(a.g), in<std::int64_t>(a.sample),
+                                          in<double>(a.weight), out<C>(a.total), a.shape, stream);
+      });
+    });
+  }
+};
+
+}  // namespace
+
+TORCH_LIBRARY_IMPL(xaifast, CUDA, m) { SamplingOps<Cuda>::add_to(m); }
+
+}  // namespace xaifast

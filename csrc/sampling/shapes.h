@@ -1,0 +1,148 @@
+// Checks and layout of the sampling ops, shared by the CPU and the CUDA glue: turns tensors into
+// the plain shapes that the kernels take. Knows PyTorch, as does ops.h; the kernels do not.
+#pragma once
+
+#include <ATen/MemoryOverlap.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/empty.h>
+
+#include "common/tensors.h"
+#include "sampling/accumulate.h"
+#include "sampling/path.h"
+
+namespace xaifast {
+
+// ---- samples and rows -------------------------------------------------------------------------
+
+inline void check_samples(const char* op, const char* name, const at::Tensor& x) {
+  check_dtype(op, name, x);
+  TORCH_CHECK_VALUE(x.dim() >= 2, op, ": ", name,
+                    " must be [N, ...] with at least one dimension behind N, got ", x.sizes());
+}
+
+// v [count], an int64 or a float64 for each `what`.
+inline void check_list(const char* op, const char* name, const at::Tensor& v, at::ScalarType type,
+                       std::int64_t count, const char* what, const at::Tensor& x) {
+  TORCH_CHECK_TYPE(v.scalar_type() == type, op, ": ", name, " must be ",
+                   type == at::kLong ? "int64" : "float64", ", got ", v.scalar_type());
+  TORCH_CHECK_VALUE(v.device() == x.device(), op, ": ", name, " must be on the device of ",
+                    "the samples (", x.device(), "), got ", v.device());
+  TORCH_CHECK_VALUE(v.dim() == 1 && v.size(0) == count, op, ": ", name,
+                    " must have one number per ", what, " [", count, "], got shape ", v.sizes());
+}
+
+// On the CPU each index is checked; on CUDA that would have to wait for the device, and the kernels
+// do without (batch.h).
+inline void check_range(const char* op, const char* name, const at::Tensor& index,
+                        std::int64_t limit) {
+  if (!index.device().is_cpu()) return;
+  const auto* i = in<std::int64_t>(index);
+  for (std::int64_t r = 0; r < index.numel(); ++r) {
+    TORCH_CHECK_VALUE(i[r] >= 0 && i[r] < limit, op, ": ", name, " must lie in [0, ", limit,
+                      "), got ", i[r], " at row ", r);
+  }
+}
+
+// sample [R] as the kernels read it: the index in x [N, ...] of what each row is made of.
+inline at::Tensor plan_sample(const char* op, const at::Tensor& sample, const at::Tensor& x) {
+  const std::int64_t rows = sample.dim() == 1 ? sample.size(0) : 0;
+  check_list(op, "sample", sample, at::kLong, rows, "row of the batch", x);
+  checked_product(op, "the batch", {rows, product_of(x.sizes().slice(1))});
+  const at::Tensor list = sample.contiguous();
+  check_range(op, "sample", list, x.size(0));
+  return list;
+}
+
+// An expanded baseline is one row for all samples, and not copied.
+inline at::Tensor plan_baseline(const char* op, const at::Tensor& baseline, const at::Tensor& x) {
+  check_like(op, "baseline", baseline, "x", x);
+  TORCH_CHECK_VALUE(baseline.dim() == x.dim() && baseline.sizes().slice(1) == x.sizes().slice(1) &&
+                        (baseline.size(0) == 1 || baseline.size(0) == x.size(0)),
+                    op, ": baseline must have the shape of x ", x.sizes(),
+                    ", or one row for all samples, got ", baseline.sizes());
+  const bool one = baseline.size(0) > 1 && baseline.stride(0) == 0;
+  return (one ? baseline.narrow(0, 0, 1) : baseline).contiguous(layout_of(x));
+}
+
+inline BatchShape batch_shape(const at::Tensor& x, std::int64_t rows, std::int64_t baselines = 1) {
+  return {rows, x.size(0), baselines, product_of(x.sizes().slice(1))};
+}
+
+// An unwritten batch of samples like those of x, in its layout.
+inline at::Tensor empty_rows(const at::Tensor& x, std::int64_t rows) {
+  auto sizes = x.sizes().vec();
+  sizes[0] = rows;
+  return at::empty(sizes, x.options().memory_format(layout_of(x)));
+}
+
+// ---- path_points ------------------------------------------------------------------------------
+
+struct Path {
+  at::Tensor x, baseline, sample, alpha, out;
+  BatchShape shape;
+  bool relu;
+};
+
+inline Path plan_path(const at::Tensor& x, const at::Tensor& baseline, const at::Tensor& sample,
+                      const at::Tensor& alpha, bool relu) {
+  constexpr const char* op = "path_points";
+  check_samples(op, "x", x);
+  Path p;
+  p.baseline = plan_baseline(op, baseline, x);
+  p.sample = plan_sample(op, sample, x);
+  const std::int64_t rows = p.sample.size(0);
+  check_list(op, "alpha", alpha, at::kDouble, rows, "row of the batch", x);
+  p.x = x.contiguous(layout_of(x));
+  p.alpha = alpha.contiguous();
+  p.out = empty_rows(x, rows);
+  p.shape = batch_shape(x, rows, p.baseline.size(0));
+  p.relu = relu;
+  return p;
+}
+
+// ---- accumulate_rows_ -------------------------------------------------------------------------
+
+struct Accumulate {
+  at::Tensor total, g, sample, weight;
+  BatchShape shape;
+};
+
+// The dtype of g is that of total or a narrower one.
+inline void check_sum(const char* op, const at::Tensor& total, const at::Tensor& g) {
+  const auto type = total.scalar_type();
+  TORCH_CHECK_TYPE(type == at::kFloat || type == at::kDouble, op,
+                   ": total must be float32 or float64, got ", type);
+  check_samples(op, "total", total);
+  check_samples(op, "g", g);
+  TORCH_CHECK_TYPE(g.scalar_type() != at::kDouble || type == at::kDouble, op,
+                   ": g must not be wider than total (", type, "), got ", g.scalar_type(),
+                   "; make total float64");
+  TORCH_CHECK_VALUE(g.device() == total.device(), op, ": g must be on the device of total (",
+                    total.device(), "), got ", g.device());
+  TORCH_CHECK_VALUE(at::has_internal_overlap(total) != at::MemOverlap::Yes, op,
+                    ": total must have a place for each of its elements, got shape ", total.sizes(),
+                    " with strides ", total.strides(), "; clone() it");
+}
+
+// total is that of the call, or a dense copy of it.
+inline Accumulate plan_accumulate(const at::Tensor& total, const at::Tensor& g,
+                                  const at::Tensor& sample, const at::Tensor& weight) {
+  constexpr const char* op = "accumulate_rows_";
+  check_sum(op, total, g);
+  Accumulate a;
+  a.sample = plan_sample(op, sample, total);
+  const std::int64_t rows = a.sample.size(0);
+  check_list(op, "weight", weight, at::kDouble, rows, "row of the batch", total);
+  TORCH_CHECK_VALUE(
+      g.dim() == total.dim() && g.size(0) == rows && g.sizes().slice(1) == total.sizes().slice(1),
+      op, ": g must have ", rows, " rows (one per sample) of the shape of those of ", "total ",
+      total.sizes(), ", got ", g.sizes());
+  const auto format = layout_of(total);
+  a.total = total.contiguous(format);
+  a.g = (g.is_alias_of(total) ? g.clone() : g).contiguous(format);
+  a.weight = weight.contiguous();
+  a.shape = batch_shape(total, rows);
+  return a;
+}
+
+}  // namespace xaifast

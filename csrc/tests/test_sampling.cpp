@@ -1,0 +1,205 @@
+// Native tests of the sampling kernels; how they are made: checks.h.
+#include <algorithm>
+#include <cmath>
+#include <string>
+#include <vector>
+
+#include "sampling/accumulate.h"
+#include "sampling/accumulate_element.h"
+#include "sampling/path.h"
+#include "sampling/path_element.h"
+#include "tests/checks.h"
+
+namespace xaifast {
+namespace {
+
+using Indices = std::vector<int64_t>;
+
+// Samples in no order, with repeats, and not all of them.
+Indices some_samples(int64_t rows, int64_t samples) {
+  Indices sample(static_cast<std::size_t>(rows));
+  for (int64_t r = 0; r < rows; ++r) sample[r] = r * r * 7 % samples;
+  return sample;
+}
+
+// The batches that every op on rows is tested with: one sample, several, none, of any size.
+std::vector<BatchShape> batches() {
+  std::vector<BatchShape> all{{0, 0, 0, 5}, {0, 0, 1, 5}, {0, 3, 3, 5}};
+  for (const int64_t rows : {1, 2, 9}) {
+    for (const int64_t samples : {1, 3}) {
+      for (const int64_t size : {0, 1, 8, 13, 64}) {
+        all.push_back({rows, samples, samples, size});
+        all.push_back({rows, samples, 1, size});
+      }
+    }
+  }
+  return all;
+}
+
+template <class T>
+std::string batch_label(const char* name, const BatchShape& p) {
+  return label<T>(name, {p.rows, p.samples, p.baselines, p.size});
+}
+
+// What the elements do with rows of samples that are not there.
+const Indices kBadSamples = {0, -1, 1, int64_t{1} << 62, 2};
+
+// ---- path_points ------------------------------------------------------------------------------
+
+// In eighths, beyond both ends, and the ends themselves.
+std::vector<double> alphas(int64_t rows) {
+  std::vector<double> alpha(static_cast<std::size_t>(rows));
+  for (int64_t r = 0; r < rows; ++r) alpha[r] = static_cast<double>(r % 11 - 1) / 8.0;
+  return alpha;
+}
+
+template <class T>
+void test_path_shape(const BatchShape& p, bool relu) {
+  const auto what = batch_label<T>("path_points", p) + (relu ? " relu" : "");
+  const auto x = numbers<T>(p.samples * p.size, 1), b = numbers<T>(p.baselines * p.size, 2);
+  const auto sample = some_samples(p.rows, p.samples);
+  const auto alpha = alphas(p.rows);
+  Doubles want;
+  for (int64_t r = 0; r < p.rows; ++r) {
+    for (int64_t e = 0; e < p.size; ++e) {
+      const double be = value(b[p.baseline_at(sample[r]) + e]);
+      const double y = be + alpha[r] * (value(x[p.at(sample[r]) + e]) - be);
+      want.push_back(relu ? std::max(y, 0.0) : y);
+    }
+  }
+  const int64_t n = p.rows * p.size;
+  auto out = poison<T>(n);
+  for (const auto& [begin, end] : {std::pair{int64_t{0}, n / 3}, std::pair{n / 3, n}}) {
+    path_points(x.data(), b.data(), sample.data(), alpha.data(), out.data(), p, relu, begin, end);
+  }
+  expect(what, out, want);
+  for (const Play grid : kPlays) {
+    out = poison<T>(n);
+    play_packs<T>(PathElement<T>{x.data(), b.data(), sample.data(), alpha.data(), out.data(), p,
+                                 path_floor<Compute<T>>(relu)},
+                  grid);
+    expect(what + " element", out, want);
+  }
+}
+
+template <class T>
+void test_path() {
+  for (const auto& p : batches()) {
+    test_path_shape<T>(p, false);
+    test_path_shape<T>(p, true);
+  }
+  // The ends of the path are exact, though x - x' is not.
+  const std::vector<T> x{static_cast<T>(0.1f)}, b{static_cast<T>(300.0f)};
+  const std::vector<double> alpha{1.0, 0.0};
+  auto out = poison<T>(2);
+  path_points(x.data(), b.data(), Indices{0, 0}.data(), alpha.data(), out.data(), {2, 1, 1, 1},
+              false, 0, 2);
+  expect(label<T>("path_points at its ends", {}), out, {value(x[0]), value(b[0])}, 0);
+}
+
+template <class T>
+void test_path_without_samples() {
+  const BatchShape p{5, 2, 2, 1};
+  const std::vector<T> x = numbers<T>(2, 1), b = numbers<T>(2, 2);
+  const std::vector<double> alpha(5, 0.0);
+  for (const Play grid : kPlays) {
+    auto out = numbers<T>(5, 3);
+    play<1>(PathElement<T>{x.data(), b.data(), kBadSamples.data(), alpha.data(), out.data(), p,
+                           path_floor<Compute<T>>(false)},
+            grid);
+    const double nan = std::nan("");
+    expect(label<T>("path_points without a sample", {}), out,
+           {value(b[0]), nan, value(b[1]), nan, nan});
+  }
+}
+
+// ---- accumulate_rows --------------------------------------------------------------------------
+
+template <class G, class C>
+void test_accumulate_shape(const BatchShape& p) {
+  const auto what = batch_label<G>("accumulate_rows", p) + " in " + type_name<C>();
+  const auto g = numbers<G>(p.rows * p.size, 1);
+  const auto start = numbers<C>(p.samples * p.size, 2);
+  const auto sample = some_samples(p.rows, p.samples);
+  const auto weight = alphas(p.rows);
+  Doubles want;
+  for (const C t : start) want.push_back(t);
+  for (int64_t r = 0; r < p.rows; ++r) {
+    for (int64_t e = 0; e < p.size; ++e) {
+      want[p.at(sample[r]) + e] += weight[r] * value(g[r * p.size + e]);
+    }
+  }
+  auto total = start;
+  accumulate_rows(g.data(), sample.data(), weight.data(), total.data(), p, 0, p.size / 3);
+  accumulate_rows(g.data(), sample.data(), weight.data(), total.data(), p, p.size / 3, p.size);
+  expect(what, total, want);
+  for (const Play grid : kPlays) {
+    total = start;
+    const AccumulateElement<G, C> element{g.data(), sample.data(), weight.data(), total.data(), p};
+    play_packs<C>(element, {grid.threads, std::clamp<int64_t>(p.samples, 1, grid.rows)});
+    expect(what + " element", total, want);
+  }
+}
+
+template <class G>
+void test_accumulate() {
+  for (const auto& p : batches()) {
+    test_accumulate_shape<G, double>(p);
+    if constexpr (!std::is_same_v<G, double>) test_accumulate_shape<G, float>(p);
+  }
+  const std::vector<G> g = numbers<G>(5, 1);
+  const std::vector<double> weight(5, 1.0);
+  Doubles total{1, 2};
+  play<1>(
+      AccumulateElement<G, double>{
+          g.data(), kBadSamples.data(), weight.data(), total.data(), {5, 2, 1, 1}},
+      kPlays[1]);
+  expect(label<G>("accumulate_rows without a sample", {}), total,
+         {1 + value(g[0]), 2 + value(g[2])});
+}
+
+// The order of the terms is that of the rows, on the CPU and in a grid, in one call or in two.
+void test_accumulate_order() {
+  constexpr int64_t rows = 40;
+  const BatchShape p{rows, 1, 1, 4};
+  std::vector<float> g(rows * 4);
+  for (std::size_t i = 0; i < g.size(); ++i) g[i] = 1.0f / static_cast<float>(i + 1);
+  const Indices sample(rows, 0);
+  const std::vector<double> weight(rows, 0.3);
+  std::vector<float> want(4, 0.5f), once = want, twice = want, element = want;
+  for (int64_t i = 0; i < rows * 4; ++i) {
+    const volatile float term = 0.3f * g[i];
+    want[i % 4] += term;
+  }
+  accumulate_rows(g.data(), sample.data(), weight.data(), once.data(), p, 0, 4);
+  BatchShape half = p;
+  half.rows = rows / 2;
+  accumulate_rows(g.data(), sample.data(), weight.data(), twice.data(), half, 0, 4);
+  accumulate_rows(g.data() + rows * 2, sample.data(), weight.data(), twice.data(), half, 0, 4);
+  play<4>(
+      AccumulateElement<float, float>{g.data(), sample.data(), weight.data(), element.data(), p},
+      kPlays[1]);
+  check(once == want, "accumulate_rows: ascending order");
+  check(twice == want, "accumulate_rows: two batches");
+  check(element == want, "accumulate_rows: ascending order in a grid");
+}
+
+template <class T>
+void test_type() {
+  test_path<T>();
+  test_path_without_samples<T>();
+  test_accumulate<T>();
+}
+
+}  // namespace
+}  // namespace xaifast
+
+int main() {
+  using namespace xaifast;
+  test_type<float>();
+  test_type<double>();
+  test_type<BFloat16>();
+  test_type<Float16>();
+  test_accumulate_order();
+  return report();
+}

@@ -1,0 +1,240 @@
+"""The sampling ops against their formulas in plain PyTorch (float64): dtypes, layouts, devices."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tensors import channels_last, close, signed
+
+from xaifast import ops, reference
+
+SHAPES = [(3, 5), (2, 130, 3), (4, 3, 6, 5), (2, 3, 4, 5, 6), (1, 1, 1, 1), (0, 3, 2, 2), (3, 0, 2)]
+
+
+BATCHES = [(shape, rows) for shape in SHAPES for rows in (0, 1, 7) if shape[0] or not rows]
+
+
+@pytest.fixture(params=BATCHES, ids=str)
+def batch(request):
+    return request.param
+
+
+def some_samples(rows, samples, device="cpu"):
+    """In no order, with repeats, and not all of them."""
+    return torch.arange(rows, device=device) ** 2 * 7 % max(samples, 1)
+
+
+def eighths(rows, device="cpu"):
+    """Numbers in [-1/8, 9/8], one per row."""
+    return (torch.arange(rows, device=device) % 11 - 1).double() / 8
+
+
+def baselines(x):
+    """Of the same shape, one row for all, and one row that is expanded."""
+    b = signed(*x.shape, device=x.device).to(x.dtype)
+    return (b, b[:1], b[:1].expand_as(x)) if len(x) else (b,)
+
+
+def has_layout_of(out, x):
+    """Dense, and channels last where x is."""
+    last = channels_last(torch.empty(out.shape)).stride()
+    is_last = x.dim() >= 4 and x.numel() and x.stride() == channels_last(x).stride()
+    return out.stride() == (last if is_last else torch.empty(out.shape).stride())
+
+
+# ---- path_points ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("relu", [False, True])
+def test_path_points(batch, relu, dtype, layout, device):
+    shape, rows = batch
+    x = layout(signed(*shape, device=device).to(dtype))
+    sample, alpha = some_samples(rows, shape[0], device), eighths(rows, device)
+    for b in baselines(x):
+        out = ops.path_points(x, b, sample, alpha, relu)
+        assert out.dtype == dtype
+        assert has_layout_of(out, x)
+        close(out, reference.path_points(x.double(), b.double(), sample, alpha, relu), dtype)
+
+
+def test_path_points_ends_where_it_should(dtype, device):
+    x, b = torch.randn(2, 3, 50, device=device).to(dtype), torch.randn(1, 3, 50, device=device)
+    b = 300 * b.to(dtype)
+    sample = torch.tensor([0, 1, 0, 1], device=device)
+    alpha = torch.tensor([0.0, 0.0, 1.0, 1.0], device=device, dtype=torch.float64)
+    out = ops.path_points(x, b, sample, alpha)
+    assert torch.equal(out[:2], b.expand(2, 3, 50))
+    assert torch.equal(out[2:], x)
+
+
+def test_path_points_keeps_a_nan(device):
+    x = torch.tensor([[float("nan"), 1.0]], device=device)
+    sample = torch.zeros(2, dtype=torch.int64, device=device)
+    out = ops.path_points(x, -torch.ones_like(x), sample, eighths(2, device), relu=True)
+    assert out.isnan().tolist() == [[True, False], [True, False]]
+
+
+# ---- accumulate_rows_ -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("sums", [torch.float64, torch.float32], ids=str)
+@pytest.mark.parametrize("total_layout", [lambda x: x, channels_last], ids=["contiguous", "last"])
+def test_accumulate_rows(batch, sums, total_layout, dtype, layout, device):
+    shape, rows = batch
+    if dtype == torch.float64 and sums == torch.float32:
+        pytest.skip("g is wider than total")
+    g = layout(signed(rows, *shape[1:], device=device).to(dtype))
+    total = total_layout(signed(*shape, device=device).to(sums))
+    sample, weight = some_samples(rows, shape[0], device), eighths(rows, device)
+    expected = reference.accumulate_rows_(total.double(), g.double(), sample, weight)
+    strides = total.stride()
+    assert ops.accumulate_rows_(total, g, sample, weight) is total
+    assert total.dtype == sums
+    assert total.stride() == strides
+    close(total, expected, sums)
+
+
+def test_accumulate_rows_in_any_place(layout, device):
+    shape, sample, weight = (4, 3, 6, 5), some_samples(9, 4, device), eighths(9, device)
+    total = layout(signed(*shape, device=device)) if layout(torch.empty(2)).numel() else None
+    if total.stride(0) == 0:
+        pytest.skip("has no place for each element")
+    g = signed(9, *shape[1:], device=device)
+    expected = reference.accumulate_rows_(total.clone(), g, sample, weight)
+    version = total._version
+    ops.accumulate_rows_(total, g, sample, weight)
+    assert torch.equal(total, expected)
+    assert total._version > version
+
+
+def test_accumulate_rows_of_the_sums_themselves(device):
+    total = signed(3, 5, device=device)
+    sample = torch.tensor([1, 2, 0], device=device)
+    weight = torch.ones(3, device=device, dtype=torch.float64)
+    expected = total + total[[2, 0, 1]]
+    assert torch.equal(ops.accumulate_rows_(total, total, sample, weight), expected)
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    rows=st.integers(0, 20), samples=st.integers(1, 4), size=st.integers(0, 70),
+    cut=st.floats(0, 1), threads=st.integers(1, 3), seed=st.integers(0, 99),
+)  # fmt: skip
+def test_sums_do_not_depend_on_batches_or_threads(rows, samples, size, cut, threads, seed):
+    generator = torch.Generator().manual_seed(seed)
+    g = torch.randn(rows, size, generator=generator)
+    sample = torch.randint(samples, (rows,), generator=generator)
+    weight = torch.randn(rows, generator=generator, dtype=torch.float64)
+    total = torch.randn(samples, size, generator=generator)
+    whole = ops.accumulate_rows_(total.clone(), g, sample, weight)
+    assert torch.equal(whole, reference.accumulate_rows_(total.clone(), g, sample, weight))
+    parts, k = total.clone(), int(cut * rows)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    for part in (slice(None, k), slice(k, None)):
+        ops.accumulate_rows_(parts, g[part], sample[part], weight[part])
+    torch.set_num_threads(before)
+    assert torch.equal(parts, whole)
+
+
+@settings(deadline=None, max_examples=40)
+@given(rows=st.integers(0, 9), a=st.integers(-4, 4), b=st.integers(-4, 4), seed=st.integers(0, 99))
+def test_accumulating_is_linear(rows, a, b, seed):
+    torch.manual_seed(seed)
+    g, h, sample = signed(rows, 3, 5), signed(rows, 3, 5), some_samples(rows, 2)
+    weight = eighths(rows)
+
+    def total(g, weight):
+        return ops.accumulate_rows_(torch.zeros(2, 3, 5, dtype=g.dtype), g, sample, weight)
+
+    both = a * total(g, weight) + b * total(h, weight)
+    assert torch.equal(total(a * g + b * h, weight), both)
+    assert torch.equal(total(g, a * weight), a * total(g, weight))
+
+
+# ---- contracts --------------------------------------------------------------------------------
+
+
+def samples(device):
+    x = channels_last(torch.randn(2, 4, 6, 6, device=device))
+    sample, alpha = some_samples(5, 2, device), eighths(5, device)
+    batch = torch.randn(5, 4, 6, 6, device=device)
+    return {
+        "path_points": (x, x[:1], sample, alpha, True),
+        "accumulate_rows_": (x, batch, sample, alpha),
+    }
+
+
+@pytest.mark.parametrize("name", samples("cpu"))
+def test_schema_and_fake_kernel(name, device):
+    op = getattr(torch.ops.xaifast, name).default
+    args = samples(device)[name]
+    torch.library.opcheck(
+        op, args, test_utils=("test_schema", "test_faketensor", "test_aot_dispatch_dynamic")
+    )
+
+
+@pytest.mark.parametrize("name", samples("cpu"))
+def test_a_call_that_autograd_would_record_is_refused(name, device):
+    op = getattr(torch.ops.xaifast, name)
+    args = samples(device)[name]
+    args = (args[0].requires_grad_(), *args[1:])
+    with pytest.raises(RuntimeError, match=f"xaifast::{name}: not differentiable.*no_grad"):
+        op(*args)
+    with torch.no_grad():
+        op(*args)
+
+
+def test_wrong_arguments_name_the_op_and_what_came():
+    x = torch.ones(2, 4, 3, 3)
+    if not ops.is_native(x):
+        pytest.skip("native kernels are switched off")
+    three = torch.tensor([0, 1, 0])
+    w = torch.ones(3, dtype=torch.float64)
+    many = torch.zeros(1, dtype=torch.int64).expand(2**58)
+    path, accumulate = ops.path_points, ops.accumulate_rows_
+    cases = [
+        (lambda: path(x.int(), x, three, w), TypeError, "path_points: x must be float32.*got Int"),
+        (lambda: path(x[0, 0, 0], x, three, w), ValueError, r"x must be \[N, ...\].*got \[3\]"),
+        (lambda: path(x, x.double(), three, w), TypeError, "baseline must have the dtype of x"),
+        (
+            lambda: path(x, x[:, :1], three, w),
+            ValueError,
+            r"baseline must have the shape of x \[2, 4, 3, 3\], or one row.*got \[2, 1, 3, 3\]",
+        ),
+        (lambda: path(x, x, three.int(), w), TypeError, "sample must be int64, got Int"),
+        (lambda: path(x, x, three[None], w), ValueError, r"sample must have.*shape \[1, 3\]"),
+        (
+            lambda: path(x, x, three + 1, w),
+            ValueError,
+            r"sample must lie in \[0, 2\), got 2",
+        ),
+        (lambda: path(x, x, three - 1, w), ValueError, r"got -1 at row 0"),
+        (lambda: path(x, x, three, w.float()), TypeError, "alpha must be float64, got Float"),
+        (
+            lambda: path(x, x, three, w[:2]),
+            ValueError,
+            r"number per row.*\[3\], got shape \[2\]",
+        ),
+        (
+            lambda: path(x, x, many, w),
+            ValueError,
+            r"path_points: the batch must have less than 2\^60.*work on fewer rows",
+        ),
+        (lambda: accumulate(x.half(), x, three, w), TypeError, "total must be float32 or float64"),
+        (lambda: accumulate(x, x.double(), three, w), TypeError, "g must not be wider.*float64"),
+        (
+            lambda: accumulate(x, x, three, w),
+            ValueError,
+            r"g must have 3 rows .* total \[2, 4, 3, 3\], got \[2, 4, 3, 3\]",
+        ),
+        (
+            lambda: accumulate(x[:1].expand(2, 4, 3, 3), x[three], three, w),
+            ValueError,
+            r"accumulate_rows_: total must have a place for each.*clone\(\) it",
+        ),
+        (lambda: accumulate(x, x[three], three, w[:1]), ValueError, "weight must have one number"),
+    ]
+    for call, error, message in cases:
+        with pytest.raises(error, match=message):
+            call()

@@ -1,0 +1,131 @@
+"""The sampling ops: the many inputs of methods that see a model as a function, and their results.
+
+Their kernels are in csrc/sampling, their formulas in `xaifast.reference`. A batch of R rows is made
+of samples of x [N, ...]: row r belongs to sample n = sample[r], in any order, repeats allowed. Any
+number of dimensions may follow N, and results have the layout of x. Everything is deterministic:
+the same for any number of threads, and wherever rows are cut into batches. An index that is out of
+range is an error on the CPU; on CUDA, where the check would have to wait for the device, its row is
+NaN (in a sum: left out).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .. import reference
+from .native import is_native
+
+_native = torch.ops.xaifast
+
+
+def path_points(
+    x: Tensor, baseline: Tensor, sample: Tensor, alpha: Tensor, relu: bool = False
+) -> Tensor:
+    """Walk on the straight path from a baseline to each sample.
+
+    out[r] = x'[n] + alpha[r] (x[n] - x'[n]),   n = sample[r];   with relu, max(0, .) of it
+
+    The path is counted from its nearer end, so that alpha = 0 and alpha = 1 give x' and x exactly.
+
+    Parameters
+    ----------
+    x : [N, ...]
+        The samples.
+    baseline : [N, ...] or [1, ...]
+        x', where the paths start; one row may serve all samples.
+    sample : [R], int64
+        Which sample each row belongs to.
+    alpha : [R], float64
+        How far each row has come; it may leave [0, 1].
+    relu : bool, default False
+        For the points behind the linear layers that a model begins with.
+
+    Returns
+    -------
+    Tensor
+        out [R, ...], like x.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For dtypes or shapes that do not fit, or a sample outside [0, N).
+
+    References
+    ----------
+    Sundararajan, Taly and Yan (2017), Axiomatic attribution for deep networks, Eq. 1.
+
+    Examples
+    --------
+    >>> import torch, xaifast.ops
+    >>> x, baseline = torch.tensor([[4.0, -4.0]]), torch.tensor([[0.0, 4.0]])
+    >>> alpha = torch.tensor([0.0, 0.75], dtype=torch.float64)
+    >>> xaifast.ops.path_points(x, baseline, torch.tensor([0, 0]), alpha)
+    tensor([[ 0.,  4.],
+            [ 3., -2.]])
+    """
+    if not is_native(x):
+        return reference.path_points(x, baseline, sample, alpha, relu)
+    return _native.path_points(x, baseline, sample, alpha, relu)
+
+
+def accumulate_rows_(total: Tensor, g: Tensor, sample: Tensor, weight: Tensor) -> Tensor:
+    """Add weighted rows to the sums of their samples, in place.
+
+    total[n] += sum over r with sample[r] = n of weight[r] g[r]
+
+    Rows are added one after the other, each product rounded to the dtype of total, so that the sums
+    do not depend on how the rows are cut into calls.
+
+    Parameters
+    ----------
+    total : [N, ...], float32 or float64
+        The sums; they are updated.
+    g : [R, ...]
+        One row for each term, of the dtype of total or a narrower one.
+    sample : [R], int64
+        Which sample each row belongs to.
+    weight : [R], float64
+
+    Returns
+    -------
+    Tensor
+        total.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For dtypes or shapes that do not fit, or a sample outside [0, N).
+
+    Examples
+    --------
+    >>> import torch, xaifast.ops
+    >>> total, g = torch.zeros(2, 1), torch.tensor([[1.0], [2.0], [4.0]])
+    >>> weight = torch.tensor([0.5, 1.0, 0.5], dtype=torch.float64)
+    >>> xaifast.ops.accumulate_rows_(total, g, torch.tensor([0, 1, 0]), weight)
+    tensor([[2.5000],
+            [2.0000]])
+    """
+    if not is_native(total):
+        return reference.accumulate_rows_(total, g, sample, weight)
+    _native.accumulate_rows_(total, g, sample, weight)
+    return total
+
+
+# ---- fake kernels: shapes and layouts only, for torch.compile and torch.export ---------------
+
+
+def _empty_rows(x, rows):
+    """An unwritten batch of samples like those of x, in its layout."""
+    layout = torch._prims_common.suggest_memory_format(x)
+    return torch.empty((rows, *x.shape[1:]), dtype=x.dtype, device=x.device, memory_format=layout)
+
+
+@torch.library.register_fake("xaifast::path_points")
+def _(x, baseline, sample, alpha, relu):
+    return _empty_rows(x, sample.shape[0])
+
+
+@torch.library.register_fake("xaifast::accumulate_rows_")
+def _(total, g, sample, weight):
+    return None
