@@ -114,14 +114,21 @@ class Call:
         """The outputs to explain, for outputs of this shape (without the batch)."""
         return select(self.target, tuple(int(n) for n in shape), self.batch)
 
+    def _per_sample(self, x: Any) -> bool:
+        return isinstance(x, Tensor) and x.dim() > 0 and len(x) == self.batch
+
+    @property
+    def extra_per_sample(self) -> bool:
+        """Whether some additional argument has a row for each sample."""
+        return any(self._per_sample(x) for x in self.extra)
+
     def extra_rows(self, samples: Tensor | None) -> tuple:
         """Additional arguments for rows that belong to these samples (None: each, in order)."""
         if samples is None:
             return self.extra
 
         def part(x: Any) -> Any:
-            per_sample = isinstance(x, Tensor) and x.dim() > 0 and len(x) == self.batch
-            return x.index_select(0, samples.to(x.device)) if per_sample else x
+            return x.index_select(0, samples.to(x.device)) if self._per_sample(x) else x
 
         return tuple(part(x) for x in self.extra)
 
@@ -130,13 +137,19 @@ class Call:
         parts = tuple(parts)
         return parts[0] if self.single else parts
 
+    def one_target(self, x: Tensor) -> Tensor:
+        """Without the axis of targets [targets, ...] where each sample has one target."""
+        return x if isinstance(self.target, str) or _is_nested(self.target) else x[0]
+
+    def nothing(self, with_delta: bool = False) -> Any:
+        """The result for a batch of no samples."""
+        result = self.result(torch.zeros_like(x) for x in self.inputs)
+        return (result, self.inputs[0].new_zeros(0)) if with_delta else result
+
     def shaped(self, attributions: Any) -> Any:
-        """Attributions [targets, N, ...] as they go out: in the inputs' dtype, one target alone."""
-        several = isinstance(self.target, str) or _is_nested(self.target)
-        return self.result(
-            (a if several else a[0]).to(x.dtype)
-            for a, x in zip(attributions, self.inputs, strict=True)
-        )
+        """Attributions [targets, N, ...] as they go out, in the inputs' dtype."""
+        pairs = zip(attributions, self.inputs, strict=True)
+        return self.result(self.one_target(a).to(x.dtype) for a, x in pairs)
 
 
 def _is_nested(target: Any) -> bool:

@@ -12,6 +12,7 @@ gradients are taken is called the stations: the inputs, or the values where the 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -25,7 +26,7 @@ from ..graph.capture import private_copy, unwrap
 from ..graph.facts import Node
 from ..graph.prefix import linear_prefix
 from .arguments import Call, module_of
-from .batching import Need, check_batch_size, need_of, rows_that_fit
+from .batching import Need, check_batch_size, need_of, rows_that_fit, run_in_batches
 from .building import Builder, Built, warn_training
 
 # Rows from which a convolutional model is captured: export takes a second or so, once per model.
@@ -62,6 +63,18 @@ def check_finite(output: Tensor) -> Tensor:
             "made them."
         )
     return output
+
+
+def check_gradients(gradients: Iterable[Tensor], who: str) -> list[Tensor]:
+    """Return the gradients, if they are numbers."""
+    found = list(gradients)
+    if not all(torch.isfinite(g).all() for g in found):
+        raise InputError(
+            f"{who}: the gradient has NaN or infinite values for these inputs (a root or a "
+            "logarithm at zero, say). Move inputs and baselines away from such points, or take a "
+            "perturbation method."
+        )
+    return found
 
 
 def check_rows(output: Tensor, rows: int, who: str) -> Tensor:
@@ -301,3 +314,33 @@ def rows_at_once(model: Model, size: int | str, count: int) -> int:
     if count <= 1:
         return 1
     return max(1, min(count, rows_that_fit(model.need(), model.call.inputs[0].device)))
+
+
+def scores_of(model: Model, points: tuple[Tensor, ...], size: int | str) -> Tensor:
+    """Scores [targets, N] at one point for each sample; one row that serves all is run once."""
+    call = model.call
+    select = call.selection
+    if all(len(x) == 1 for x in points) and not call.extra_per_sample and call.batch > 1:
+        output = check_rows(model.output(points, torch.zeros(1, dtype=torch.long)), 1, call.who)
+        return select(output.shape[1:]).values(output.expand(call.batch, *output.shape[1:]))
+    whole = tuple(p.expand_as(x) for p, x in zip(points, call.inputs, strict=True))
+    parts: list[Tensor] = []
+
+    def work(rows: slice) -> None:
+        samples = torch.arange(rows.start, rows.stop)
+        output = model.output(tuple(x[rows] for x in whole), samples)
+        check_rows(output, len(samples), call.who)
+        parts.append(select(output.shape[1:]).rows_of(samples).values(output))
+
+    run_in_batches(call.batch, rows_at_once(model, size, call.batch), work, size == "auto")
+    return torch.cat(parts, 1) if parts else torch.zeros(1, 0)
+
+
+def gradients_of(
+    model: Model, inputs: tuple, samples: Tensor | None
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """Scores [targets, rows] and their gradients at the inputs [targets, rows, ...]."""
+    values = model.enter(inputs)
+    through = zip(values, model.rectified(), strict=True)
+    scores, found = model.gradients([v.relu() if relu else v for v, relu in through], samples)
+    return scores, model.leave(found)

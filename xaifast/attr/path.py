@@ -1,0 +1,252 @@
+"""Integrated gradients: the gradient, averaged along the straight path from a baseline.
+
+    R_i = (x_i - x'_i) int_0^1 dS(x' + alpha (x - x')) / dx_i dalpha
+        ~ (x_i - x'_i) sum_k w_k dS(x' + alpha_k (x - x')) / dx_i
+
+The linear prefix of the model runs once for each end of the path, and its transposed map once for
+the sum of what comes back; gradients are summed as they come and not kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .. import ops
+from .adaptive import adaptive_gradients, check_tolerance
+from .arguments import Call, make_call, plain_mode
+from .base import GradientAttribution, progress_bar
+from .baselines import check_baselines
+from .batching import batches, run_in_batches
+from .evaluation import Model, check_gradients, rows_at_once, scores_of
+from .quadrature import check_method, check_steps, nodes_and_weights
+
+
+def sums_dtype(x: Tensor) -> torch.dtype:
+    """The dtype in which sums over rows are kept."""
+    return torch.float64 if x.dtype == torch.float64 else torch.float32
+
+
+class PathSum:
+    """The weighted sum of gradients along the paths of the samples [first, first + N)."""
+
+    def __init__(self, model: Model, inputs: tuple, baseline: tuple, first: int) -> None:
+        self.model = model
+        self.first = first
+        self.starts = model.enter(baseline)
+        self.ends = model.enter(inputs)  # last: `leave` is for the samples that entered last
+        self.totals: list[Tensor] = []  # [targets, N, ...] at each station
+
+    def add(self, sample: Tensor, alpha: Tensor, weight: Tensor) -> None:
+        """Add weight times the gradient at x' + alpha (x - x'), for rows of these samples."""
+        stations = zip(self.ends, self.starts, self.model.rectified(), strict=True)
+        points = [ops.path_points(x, b, sample, alpha, relu) for x, b, relu in stations]
+        _, found = self.model.gradients(points, sample + self.first)
+        if not self.totals:
+            self.totals = [
+                torch.stack([torch.zeros_like(x, dtype=sums_dtype(x))] * len(g))
+                for x, g in zip(self.ends, found, strict=True)
+            ]
+        for total, g in zip(self.totals, found, strict=True):
+            for t in range(len(g)):
+                ops.accumulate_rows_(total[t], g[t], sample, weight)
+
+    def gradients(self) -> tuple[Tensor, ...]:
+        """The sums at the inputs, [targets, N, ...]."""
+        like = zip(self.totals, self.ends, strict=True)
+        return self.model.leave([total.to(x.dtype) for total, x in like])
+
+
+def average_gradients(
+    call: Call,
+    model: Model,
+    baseline: tuple[Tensor, ...],
+    rule: tuple[Tensor, Tensor],
+    size: int | str,
+    show: bool,
+) -> list[Tensor]:
+    """The gradient, averaged by a quadrature along the path of each sample, [targets, N, ...]."""
+    alpha, weight = rule
+    rows = rows_at_once(model, size, call.batch * len(alpha))
+    parts = []
+    with progress_bar(call.batch * len(alpha), call.who, show) as bar:
+        for block in batches(call.batch, rows):
+            n = block.stop - block.start
+            x, b = (tuple(rows_of(v, block) for v in values) for values in (call.inputs, baseline))
+            path = PathSum(model, x, b, block.start)
+
+            def work(part: slice, n: int = n, path: PathSum = path) -> None:
+                r = torch.arange(part.start, part.stop)
+                path.add(r % n, alpha[r // n], weight[r // n])
+                bar.update(len(r))
+
+            run_in_batches(n * len(alpha), rows, work, size == "auto")
+            parts.append(path.gradients())
+    return [p[0] if len(p) == 1 else torch.cat(p, 1) for p in zip(*parts, strict=True)]
+
+
+def rows_of(x: Tensor, rows: slice) -> Tensor:
+    """Some rows of a tensor that has one for each sample; one row that serves all, as it is."""
+    return x if len(x) == 1 else x[rows]
+
+
+class IntegratedGradients(GradientAttribution):
+    """Integrated gradients.
+
+    R_i = (x_i - x'_i) int_0^1 dS(x' + alpha (x - x')) / dx_i dalpha
+
+    Attributions sum to S(x) - S(x') up to the error of the quadrature (completeness).
+
+    Parameters
+    ----------
+    forward_func : callable
+        The model, or a function of the inputs.
+    multiply_by_inputs : bool, default True
+        Whether the averaged gradient is multiplied by x - x'.
+    dialect : "book" (default) or "captum"
+        captum's trapezoid, whose weights sum to (m - 1) / m.
+    optimize : bool, optional
+        See `Attribution`.
+
+    References
+    ----------
+    Sundararajan et al. 2017; book, Eq. 9.19, 19.6 and 22.2.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from xaifast import attr
+    >>> ig = attr.IntegratedGradients(lambda x: x[:, 0] + x[:, 1].sqrt())  # section 9.3.1
+    >>> ig.attribute(torch.tensor([[4.0, 4.0]], dtype=torch.float64), n_steps=500).round(decimals=2)
+    tensor([[4., 2.]], dtype=torch.float64)
+    """
+
+    def __init__(
+        self,
+        forward_func: Callable,
+        multiply_by_inputs: bool = True,
+        *,
+        dialect: str = "book",
+        optimize: bool | None = None,
+    ) -> None:
+        super().__init__(forward_func, optimize=optimize)
+        check_method("IntegratedGradients", "gausslegendre", dialect)
+        self._multiply_by_inputs = multiply_by_inputs
+        self.dialect = dialect
+
+    @property
+    def multiplies_by_inputs(self) -> bool:
+        """Whether attributions are in the units of the output."""
+        return self._multiply_by_inputs
+
+    def has_convergence_delta(self) -> bool:
+        """Yes: the completeness gap."""
+        return True
+
+    def attribute(
+        self,
+        inputs: Tensor | tuple[Tensor, ...],
+        baselines: Any = None,
+        target: Any = None,
+        additional_forward_args: Any = None,
+        n_steps: int | str = 50,
+        method: str = "gausslegendre",
+        internal_batch_size: int | str | None = "auto",
+        return_convergence_delta: bool = False,
+        *,
+        tolerance: float = 0.01,
+        show_progress: bool = False,
+    ) -> Any:
+        """Explain an output by gradients along the path from a baseline.
+
+        Parameters
+        ----------
+        inputs : Tensor [N, ...] or tuple of them, floating
+        baselines : optional
+            x': None (zero), a number, "blur", a tensor like the input or like one sample; a tuple
+            with one for each input; a list of several, over which attributions are averaged.
+        target, additional_forward_args : as in `Saliency.attribute`.
+        n_steps : int or "auto", default 50
+            Evaluations for each sample. "auto" starts with 5 and puts more where the output changes
+            in another way than the gradients at both ends of an interval tell, until the tolerance
+            is met; then `method` is not used.
+        method : str, default "gausslegendre"
+            Or "riemann_right" (the book's Eq. 19.6), "riemann_left", "riemann_middle",
+            "riemann_trapezoid".
+        internal_batch_size : int or "auto" (default)
+            Rows (steps x samples) at once; "auto" (also None) fits the memory that is free.
+        return_convergence_delta : bool, default False
+            Also return the completeness gap of each sample: sum R_i - (S(x) - S(x')).
+        tolerance : float, default 0.01
+            For n_steps="auto": how much of the change of the output along the path the trapezoidal
+            rule may miss, summed over the intervals.
+        show_progress : bool, default False
+            A progress bar.
+
+        Returns
+        -------
+        attributions : Tensor or tuple of Tensor
+            Like the inputs; [targets, N, ...] for several targets per input.
+        delta : Tensor [N] or [targets, N]
+            Only with return_convergence_delta.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If an argument does not fit; before any work.
+
+        Examples
+        --------
+        >>> import torch
+        >>> from xaifast import attr
+        >>> ig = attr.IntegratedGradients(torch.nn.Linear(3, 2))
+        >>> x = torch.ones(4, 3)
+        >>> r, delta = ig.attribute(x, 0.5, target=1, return_convergence_delta=True)
+        >>> r.shape, bool((delta.abs() < 1e-5).all())
+        (torch.Size([4, 3]), True)
+        """
+        name = type(self).__name__
+        check_method(name, method, self.dialect)
+        check_steps(name, n_steps, method)
+        check_tolerance(name, tolerance)
+        call = make_call(name, self.forward_func, inputs, target, additional_forward_args)
+        size = "auto" if internal_batch_size is None else internal_batch_size
+        several = check_baselines(name, baselines, call.inputs)
+        if not call.batch:
+            return call.nothing(return_convergence_delta)
+        with plain_mode():
+            steps = 50 if isinstance(n_steps, str) else n_steps
+            model = self._evaluator.model(call, call.batch * steps * len(several))
+            results = []
+            for baseline in several:
+                if isinstance(n_steps, str):
+                    found = adaptive_gradients(
+                        call, model, baseline, tolerance, size, show_progress
+                    )
+                else:
+                    rule = nodes_and_weights(method, n_steps, self.dialect)
+                    found = average_gradients(call, model, baseline, rule, size, show_progress)
+                results.append(self._scaled(call, baseline, check_gradients(found, name)))
+            mean = [sum(parts) / len(several) for parts in zip(*results, strict=True)]
+            if not return_convergence_delta:
+                return call.shaped(mean)
+            return call.shaped(mean), self._gap(call, model, several, mean, size)
+
+    def _scaled(self, call: Call, baseline: tuple, found: list[Tensor]) -> list[Tensor]:
+        """The averaged gradient, times x - x' if asked for."""
+        if not self._multiply_by_inputs:
+            return found
+        triples = zip(call.inputs, baseline, found, strict=True)
+        return [(x - b) * g for x, b, g in triples]
+
+    def _gap(
+        self, call: Call, model: Model, several: list, attributions: list[Tensor], size: int | str
+    ) -> Tensor:
+        """Sum R_i - (S(x) - S(x')), S(x') averaged over the baselines."""
+        end = scores_of(model, call.inputs, size)
+        start = sum(scores_of(model, b, size) for b in several) / len(several)
+        total = sum(a.flatten(2).sum(2) for a in attributions)
+        return call.one_target(total - (end - start))
