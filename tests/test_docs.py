@@ -11,7 +11,12 @@ import pytest
 PUBLIC = ["xaifast.attr", "xaifast.composites", "xaifast.rules", "xaifast.ops", "xaifast.viz"]
 # Where the public names are written down, with their examples.
 SOURCES = [
+    "xaifast.attr.baselines",
+    "xaifast.attr.gradient",
+    "xaifast.attr.path",
     "xaifast.attr.propagation",
+    "xaifast.composites.gradient",
+    "xaifast.rules.gradient",
     "xaifast.composites.conditions",
     "xaifast.composites.lrp",
     "xaifast.rules.lrp",
@@ -38,8 +43,9 @@ def public_functions():
 def test_every_public_name_is_documented_and_typed(name, member):
     text = inspect.getdoc(member) or ""
     assert text.strip(), name
-    if name.rpartition(".")[2] in ("first", "last", "Part", "Rule", "LinearRule"):
-        return  # a condition of one line, and the interfaces that rules subclass
+    interfaces = ("Rule", "LinearRule", "Attribution", "GradientAttribution")
+    if name.rpartition(".")[2] in ("first", "last", "Part", "PerturbationAttribution", *interfaces):
+        return  # a condition of one line, and the classes that others are made from
     assert "Examples\n--------" in text, f"{name} has no example"
     if inspect.isfunction(member):
         signature = inspect.signature(member)
