@@ -16,15 +16,18 @@ class XaifastError(Exception):
     """Base class of every error that xaifast raises on purpose."""
 
 
-class InputError(XaifastError, ValueError):
-    """An argument has a value that the call cannot use."""
+class InputError(XaifastError, ValueError, AssertionError):
+    """An argument has a value that the call cannot use.
+
+    captum raises AssertionError where an argument does not fit: code that catches it still works.
+    """
 
 
-class InputTypeError(XaifastError, TypeError):
+class InputTypeError(XaifastError, TypeError, AssertionError):
     """An argument has a type that the call cannot use."""
 
 
-class ModelError(XaifastError, ValueError):
+class ModelError(XaifastError, ValueError, AssertionError):
     """The model cannot be explained by this method: a layer has no rule, or no exact one."""
 
 

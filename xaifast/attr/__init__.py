@@ -2,6 +2,7 @@
 
 from .base import Attribution, GradientAttribution, PerturbationAttribution
 from .baselines import blur
+from .deeplift import DeepLift, DeepLiftShap
 from .gradient import InputXGradient, Saliency
 from .path import IntegratedGradients
 from .propagation import LRP, Report
@@ -9,6 +10,8 @@ from .propagation import LRP, Report
 __all__ = [
     "LRP",
     "Attribution",
+    "DeepLift",
+    "DeepLiftShap",
     "GradientAttribution",
     "InputXGradient",
     "IntegratedGradients",

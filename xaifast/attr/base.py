@@ -40,13 +40,11 @@ class Attribution:
         raise NotImplementedError
 
     def attribute_future(self, *args: Any, **kwargs: Any) -> torch.futures.Future:
-        """Do what `attribute` does, and return the result in a future that is done.
-
-        `forward_func` may return futures itself; they are waited for.
-        """
-        future: torch.futures.Future = torch.futures.Future()
-        future.set_result(self.attribute(*args, **kwargs))
-        return future
+        """Explain a function that returns futures; for perturbation methods only."""
+        raise NotImplementedError(
+            f"{type(self).__name__} has no attribute_future, for there is no gradient of a future. "
+            "Call attribute."
+        )
 
     @property
     def multiplies_by_inputs(self) -> bool:
@@ -110,6 +108,15 @@ class GradientAttribution(Attribution):
 
 class PerturbationAttribution(Attribution):
     """An explainer that evaluates the model on changed inputs, and needs no gradient."""
+
+    def attribute_future(self, *args: Any, **kwargs: Any) -> torch.futures.Future:
+        """Do what `attribute` does, and return the result in a future that is done.
+
+        `forward_func` may return futures itself; they are waited for.
+        """
+        future: torch.futures.Future = torch.futures.Future()
+        future.set_result(self.attribute(*args, **kwargs))
+        return future
 
     @property
     def multiplies_by_inputs(self) -> bool:

@@ -151,3 +151,35 @@ def check_baselines(
             f"{len(given)}", FORMS,
         )  # fmt: skip
     return [tuple(_one(who, b, x) for b, x in zip(given, inputs, strict=True))]
+
+
+def check_distribution(who: str, baselines: Any, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Check baselines that are a distribution: a tensor [B, ...] for each input, one B for all.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If they do not fit the inputs.
+    """
+    given = as_tuple(baselines(*inputs) if callable(baselines) else baselines)
+    do = "Pass a tensor [B, ...] whose rows are baselines, a tuple of them for several inputs."
+    if len(given) != len(inputs):
+        raise wrong_value(
+            f"{who}: baselines", f"must hold one for each of the {len(inputs)} inputs",
+            f"{len(given)}", do,
+        )  # fmt: skip
+    for b, x in zip(given, inputs, strict=True):
+        if not isinstance(b, Tensor):
+            raise wrong_type(f"{who}: baselines", "must be tensors", describe(b), do)
+        if tuple(b.shape[1:]) != tuple(x.shape[1:]) or not len(b):
+            must = f"must be rows like the input {list(x.shape)}"
+            raise wrong_value(f"{who}: baselines", must, b, do)
+        if not torch.isfinite(b).all():
+            raise wrong_value(
+                f"{who}: baselines", "must be finite", "NaN or infinite values", "Clean them first."
+            )
+    if len({len(b) for b in given}) > 1:
+        raise wrong_value(
+            f"{who}: baselines", "must share one number of rows", f"{[len(b) for b in given]}", do
+        )
+    return tuple(b.detach().to(x) for b, x in zip(given, inputs, strict=True))

@@ -344,3 +344,8 @@ def gradients_of(
     through = zip(values, model.rectified(), strict=True)
     scores, found = model.gradients([v.relu() if relu else v for v, relu in through], samples)
     return scores, model.leave(found)
+
+
+def sums_dtype(x: Tensor) -> torch.dtype:
+    """The dtype in which sums over rows are kept."""
+    return torch.float64 if x.dtype == torch.float64 else torch.float32

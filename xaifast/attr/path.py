@@ -21,13 +21,8 @@ from .arguments import Call, make_call, plain_mode
 from .base import GradientAttribution, progress_bar
 from .baselines import check_baselines
 from .batching import batches, run_in_batches
-from .evaluation import Model, check_gradients, rows_at_once, scores_of
+from .evaluation import Model, check_gradients, rows_at_once, scores_of, sums_dtype
 from .quadrature import check_method, check_steps, nodes_and_weights
-
-
-def sums_dtype(x: Tensor) -> torch.dtype:
-    """The dtype in which sums over rows are kept."""
-    return torch.float64 if x.dtype == torch.float64 else torch.float32
 
 
 class PathSum:

@@ -31,6 +31,7 @@ from .conditions import (
     module_type,
     name,
 )
+from .deeplift import DeepLift
 from .gradient import DeconvNet, Gradient, GuidedBackprop
 from .lrp import (
     PRESETS,
@@ -52,6 +53,7 @@ __all__ = [
     "PRESETS",
     "Composite",
     "DeconvNet",
+    "DeepLift",
     "DeepTaylor",
     "DeepTaylorBounded",
     "EpsilonAlpha2Beta1",

@@ -25,14 +25,21 @@ def _anything(node: Node) -> bool:
     return True
 
 
+def linear_derivatives() -> list[Entry]:
+    """Entries for the derivative of linear operations."""
+    return [
+        (_is_linear, LinearGradient()),
+        (_keeps_shape, SumGradient()),
+        (kind("rearrange"), Transpose()),
+    ]
+
+
 def derivatives() -> list[Entry]:
     """Entries for the derivative of every operation, the ones that keep least first."""
     return [
-        (_is_linear, LinearGradient()),
         (_is_relu, ReLUGradient()),
         (kind("max_pool"), Pool()),
-        (_keeps_shape, SumGradient()),
-        (kind("rearrange"), Transpose()),
+        *linear_derivatives(),
         (_anything, Derivative()),
     ]
 

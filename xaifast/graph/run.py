@@ -23,11 +23,20 @@ if TYPE_CHECKING:
 
 
 class NodeCall:
-    """A node in one run: its facts, and its function with everything but its inputs fixed."""
+    """A node in one run: its facts, and its function with everything but its inputs fixed.
 
-    def __init__(self, node: Node, lookup: Callable[[Node], Any]) -> None:
+    `reference(node)` is the value of a node in the run of a baseline, where there was one.
+    """
+
+    def __init__(
+        self,
+        node: Node,
+        lookup: Callable[[Node], Any],
+        reference: Callable[[Node], Any] | None = None,
+    ) -> None:
         self.node = node
         self.lookup = lookup
+        self.reference = reference
         self.layer = node.layer
 
     def __getattr__(self, name: str) -> Any:
@@ -35,7 +44,7 @@ class NodeCall:
 
     def with_layer(self, layer: Any) -> NodeCall:
         """The same call with another linear map in place of the node's."""
-        other = NodeCall(self.node, self.lookup)
+        other = NodeCall(self.node, self.lookup, self.reference)
         other.layer = layer
         return other
 
@@ -241,9 +250,14 @@ class Propagation(nn.Module):
         watch: set[Node],
         balances: list[Balance] | None = None,
         stop: set[Node] | None = None,
+        reference: dict[Node, Any] | None = None,
     ) -> dict[Node, Tensor]:
-        """Hand the seeds down, node by node in reverse order; what reaches `stop` stays there."""
+        """Hand the seeds down, node by node in reverse order; what reaches `stop` stays there.
+
+        reference: values in the run of a baseline, for rules that compare the two.
+        """
         lookup = self.lookup(values)
+        other = None if reference is None else self.lookup(reference)
         messages: dict[Node, Tensor] = dict(seeds)
         found: dict[Node, Tensor] = {}
         for node in reversed(self.graph.nodes):
@@ -252,17 +266,18 @@ class Propagation(nn.Module):
                 if node in watch or node.kind in ("input", "source"):
                     found[node] = R
                 if node in self.rules and not (stop and node in stop):
-                    self._hand_down(node, R, values, lookup, messages, balances)
+                    self._hand_down(NodeCall(node, lookup, other), R, values, messages, balances)
             if node.kind != "value":
                 values.pop(node, None)
         return found
 
-    def _hand_down(self, node, R, values, lookup, messages, balances) -> None:
+    def _hand_down(self, call: NodeCall, R, values, messages, balances) -> None:
+        node = call.node
         rule = self.rules[node]
         inputs = tuple(values[x] for x in node.inputs) if rule.needs_inputs else ()
         output = values[node] if rule.needs_output else None
         balance = None if balances is None else Balance(node, received=float(R.sum()))
-        sent = rule.propagate(NodeCall(node, lookup), inputs, output, R, balance)
+        sent = rule.propagate(call, inputs, output, R, balance)
         _check_messages(rule, node, sent, len(R), values)
         for x, message in zip(node.inputs, sent, strict=True):
             if message is None:

@@ -24,6 +24,7 @@ which bias counts in the denominator:
 """
 
 from .base import LinearRule, Part, Rule
+from .deeplift import Rescale, RescaleMax, RescaleSoftmax, RevealCancel
 from .gradient import Clip, Gradient, LinearGradient, ReLUGradient, SumGradient
 from .lrp import (
     AlphaBeta,
@@ -54,6 +55,10 @@ __all__ = [
     "Pass",
     "Pool",
     "ReLUGradient",
+    "Rescale",
+    "RescaleMax",
+    "RescaleSoftmax",
+    "RevealCancel",
     "Rule",
     "SumGradient",
     "Transpose",
