@@ -12,10 +12,16 @@ PUBLIC = ["xaifast.attr", "xaifast.composites", "xaifast.rules", "xaifast.ops", 
 # Where the public names are written down, with their examples.
 SOURCES = [
     "xaifast.attr.baselines",
+    "xaifast.attr.deeplift",
     "xaifast.attr.gradient",
+    "xaifast.attr.guided",
+    "xaifast.attr.layer",
+    "xaifast.attr.layer_path",
     "xaifast.attr.path",
     "xaifast.attr.propagation",
+    "xaifast.composites.deeplift",
     "xaifast.composites.gradient",
+    "xaifast.rules.deeplift",
     "xaifast.rules.gradient",
     "xaifast.composites.conditions",
     "xaifast.composites.lrp",
@@ -43,7 +49,7 @@ def public_functions():
 def test_every_public_name_is_documented_and_typed(name, member):
     text = inspect.getdoc(member) or ""
     assert text.strip(), name
-    interfaces = ("Rule", "LinearRule", "Attribution", "GradientAttribution")
+    interfaces = ("Rule", "LinearRule", "Attribution", "GradientAttribution", "LayerAttribution")
     if name.rpartition(".")[2] in ("first", "last", "Part", "PerturbationAttribution", *interfaces):
         return  # a condition of one line, and the classes that others are made from
     assert "Examples\n--------" in text, f"{name} has no example"

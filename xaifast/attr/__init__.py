@@ -4,17 +4,29 @@ from .base import Attribution, GradientAttribution, PerturbationAttribution
 from .baselines import blur
 from .deeplift import DeepLift, DeepLiftShap
 from .gradient import InputXGradient, Saliency
+from .guided import Deconvolution, GuidedBackprop, GuidedGradCam
+from .layer import LayerActivation, LayerAttribution, LayerGradCam, LayerGradientXActivation
+from .layer_path import LayerConductance, LayerIntegratedGradients
 from .path import IntegratedGradients
 from .propagation import LRP, Report
 
 __all__ = [
     "LRP",
     "Attribution",
+    "Deconvolution",
     "DeepLift",
     "DeepLiftShap",
     "GradientAttribution",
+    "GuidedBackprop",
+    "GuidedGradCam",
     "InputXGradient",
     "IntegratedGradients",
+    "LayerActivation",
+    "LayerAttribution",
+    "LayerConductance",
+    "LayerGradCam",
+    "LayerGradientXActivation",
+    "LayerIntegratedGradients",
     "PerturbationAttribution",
     "Report",
     "Saliency",

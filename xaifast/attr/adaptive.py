@@ -30,7 +30,7 @@ from ..errors import wrong_value
 from .arguments import Call
 from .base import progress_bar
 from .batching import batches, free_memory, run_in_batches
-from .evaluation import Model, gradients_of, rows_at_once
+from .evaluation import Model, gradients_of, row_sums, rows_at_once
 
 FIRST = 5  # nodes to begin with
 MOST = 200  # nodes of one sample
@@ -192,7 +192,7 @@ def _evaluate(
         points = tuple(ops.path_points(x, b, sample, alpha) for x, b in pairs)
         S, found = gradients_of(model, points, sample)
         d = sum(
-            (g * (x - b)[sample.to(x.device)]).flatten(2).sum(2, dtype=torch.float64)
+            row_sums(g * (x - b)[sample.to(x.device)], torch.float64)
             for g, (x, b) in zip(found, pairs, strict=True)
         )
         for r, (n, a) in enumerate(wanted[rows]):

@@ -102,7 +102,7 @@ class GradientAttribution(Attribution):
             end_out, start_out = model.output(call.inputs), model.output(whole)
             select = call.selection(end_out.shape[1:]).values
             difference = (select(end_out) - select(start_out))[0]
-        total = sum(a.flatten(1).sum(1) for a in as_tuple(attributions))
+        total = sum(a.reshape(len(a), -1).sum(1) for a in as_tuple(attributions))
         return total - difference.to(total)
 
 

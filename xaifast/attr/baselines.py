@@ -5,6 +5,7 @@ All forms become tensors that broadcast along the batch, [N or 1, ...], one for 
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable
 from typing import Any
@@ -120,6 +121,13 @@ def _broadcasts(b: Tensor, shape: torch.Size) -> bool:
         return False
 
 
+def called(make: Callable, inputs: tuple[Tensor, ...]) -> Any:
+    """Baselines from a function of the inputs (a tensor or the tuple of several), or of nothing."""
+    wanted = inspect.signature(make).parameters.values()
+    positional = any(p.kind not in (p.KEYWORD_ONLY, p.VAR_KEYWORD) for p in wanted)
+    return make(inputs if len(inputs) > 1 else inputs[0]) if positional else make()
+
+
 def check_baselines(
     who: str, baselines: Any, inputs: tuple[Tensor, ...]
 ) -> list[tuple[Tensor, ...]]:
@@ -135,7 +143,7 @@ def check_baselines(
             raise wrong_value(f"{who}: baselines", "must not be an empty list", baselines, FORMS)
         return [b for one in baselines for b in check_baselines(who, one, inputs)]
     if isinstance(baselines, Callable):  # type: ignore[arg-type]
-        return check_baselines(who, baselines(*inputs), inputs)
+        return check_baselines(who, called(baselines, inputs), inputs)
     given = as_tuple(baselines)
     if not isinstance(baselines, tuple):
         alone = isinstance(baselines, Tensor) and baselines.dim() > 0
@@ -161,7 +169,7 @@ def check_distribution(who: str, baselines: Any, inputs: tuple[Tensor, ...]) -> 
     ValueError, TypeError
         If they do not fit the inputs.
     """
-    given = as_tuple(baselines(*inputs) if callable(baselines) else baselines)
+    given = as_tuple(called(baselines, inputs) if callable(baselines) else baselines)
     do = "Pass a tensor [B, ...] whose rows are baselines, a tuple of them for several inputs."
     if len(given) != len(inputs):
         raise wrong_value(

@@ -25,7 +25,7 @@ from .base import GradientAttribution
 from .baselines import check_baselines, check_distribution
 from .batching import check_batch_size, need_of, rows_that_fit, run_in_batches
 from .building import Builder, Built, warn_training
-from .evaluation import check_finite, check_gradients, sums_dtype
+from .evaluation import check_finite, check_gradients, row_sums, sums_dtype
 
 Values = dict[Node, Any]
 Result = tuple[tuple[Tensor, ...], Tensor]  # multipliers [targets, rows, ...], S(x) - S(x')
@@ -217,10 +217,10 @@ class DeepLift(GradientAttribution):
             ]
             found = zip(*(r[0] for r in results), strict=True)
             mean = [sum(parts) / len(several) for parts in found]
-            difference = sum(r[1] for r in results) / len(several)
+            difference = torch.stack([r[1] for r in results]).mean(0)
         if not return_convergence_delta:
             return call.shaped(mean)
-        total = sum(a.flatten(2).sum(2) for a in mean)
+        total = sum(row_sums(a) for a in mean)
         return call.shaped(mean), call.one_target(total - difference)
 
     # -- inside --
@@ -411,7 +411,7 @@ class DeepLiftShap(DeepLift):
             values, reference = comparison.run(x, sample), comparison.run(b, sample)
         found, difference = comparison.compare(values, reference, sample)
         attributions = self._scaled(found, x, b, custom)
-        return attributions, sum(a.flatten(2).sum(2) for a in attributions) - difference
+        return attributions, sum(row_sums(a) for a in attributions) - difference
 
     def _run_once(self, comparison: _Comparison, rows: tuple, which: Tensor) -> Values:
         """Run each row that occurs in `which` once, and repeat it."""

@@ -127,7 +127,7 @@ class PlainModel:
         with torch.no_grad():
             return check_finite(self._run(inputs, samples))
 
-    def enter(self, inputs: tuple) -> list[Tensor]:
+    def enter(self, inputs: tuple, samples: Tensor | None = None) -> list[Tensor]:
         """Values of the stations: here the inputs themselves."""
         return list(inputs)
 
@@ -196,9 +196,9 @@ class GraphModel:
         return check_finite(self.propagation.run_output(self._arguments(inputs, samples)))
 
     @torch.no_grad()
-    def enter(self, inputs: tuple) -> list[Tensor]:
+    def enter(self, inputs: tuple, samples: Tensor | None = None) -> list[Tensor]:
         """Run the linear prefix: values of the stations."""
-        self.entered = self.prefix.enter(self._arguments(inputs, None))
+        self.entered = self.prefix.enter(self._arguments(inputs, samples))
         return [self.entered[s] for s in self.prefix.stations]
 
     def rectified(self) -> list[bool]:
@@ -306,7 +306,7 @@ class Evaluator:
         return GraphModel(call, built)
 
 
-def rows_at_once(model: Model, size: int | str, count: int) -> int:
+def rows_at_once(model: Any, size: int | str, count: int) -> int:
     """How many rows to evaluate at once, for `count` in all: as asked for, or as many as fit."""
     check_batch_size(size)
     if size != "auto":
@@ -340,10 +340,15 @@ def gradients_of(
     model: Model, inputs: tuple, samples: Tensor | None
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
     """Scores [targets, rows] and their gradients at the inputs [targets, rows, ...]."""
-    values = model.enter(inputs)
+    values = model.enter(inputs, samples)
     through = zip(values, model.rectified(), strict=True)
     scores, found = model.gradients([v.relu() if relu else v for v, relu in through], samples)
     return scores, model.leave(found)
+
+
+def row_sums(a: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    """Sums over the elements of each row, [targets, N, ...] -> [targets, N]."""
+    return a.reshape(*a.shape[:2], -1).sum(2, dtype=dtype)
 
 
 def sums_dtype(x: Tensor) -> torch.dtype:

@@ -10,7 +10,7 @@ the sum of what comes back; gradients are summed as they come and not kept.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -20,26 +20,53 @@ from .adaptive import adaptive_gradients, check_tolerance
 from .arguments import Call, make_call, plain_mode
 from .base import GradientAttribution, progress_bar
 from .baselines import check_baselines
-from .batching import batches, run_in_batches
-from .evaluation import Model, check_gradients, rows_at_once, scores_of, sums_dtype
+from .batching import Need, batches, run_in_batches
+from .evaluation import (
+    Model,
+    check_gradients,
+    row_sums,
+    rows_at_once,
+    scores_of,
+    sums_dtype,
+)
 from .quadrature import check_method, check_steps, nodes_and_weights
 
 
-class PathSum:
-    """The weighted sum of gradients along the paths of the samples [first, first + N)."""
+class PathModel(Protocol):
+    """What a path needs of a model: its stations, and gradients of the target there."""
 
-    def __init__(self, model: Model, inputs: tuple, baseline: tuple, first: int) -> None:
-        self.model = model
-        self.first = first
-        self.starts = model.enter(baseline)
-        self.ends = model.enter(inputs)  # last: `leave` is for the samples that entered last
+    call: Call
+
+    def enter(self, inputs: tuple, samples: Tensor | None = None) -> list[Tensor]:
+        """Values of the stations."""
+
+    def rectified(self) -> list[bool]:
+        """For each station, whether its values go through a ReLU before they are used."""
+
+    def gradients(self, points: list[Tensor], samples: Tensor | None) -> tuple[Any, list[Tensor]]:
+        """Anything, and the gradients at the stations [targets, rows, ...]."""
+
+    def leave(self, totals: list[Tensor]) -> tuple[Tensor, ...]:
+        """Gradients at the inputs from those at the stations."""
+
+    def need(self) -> Need:
+        """Memory of one row."""
+
+
+class PathSum:
+    """The weighted sum of gradients along the paths of some samples."""
+
+    def __init__(self, model: PathModel, inputs: tuple, baseline: tuple, samples: Tensor) -> None:
+        self.model, self.samples = model, samples
+        self.starts = model.enter(baseline, samples)
+        self.ends = model.enter(inputs, samples)  # last: `leave` is for what entered last
         self.totals: list[Tensor] = []  # [targets, N, ...] at each station
 
     def add(self, sample: Tensor, alpha: Tensor, weight: Tensor) -> None:
         """Add weight times the gradient at x' + alpha (x - x'), for rows of these samples."""
         stations = zip(self.ends, self.starts, self.model.rectified(), strict=True)
         points = [ops.path_points(x, b, sample, alpha, relu) for x, b, relu in stations]
-        _, found = self.model.gradients(points, sample + self.first)
+        _, found = self.model.gradients(points, self.samples[sample])
         if not self.totals:
             self.totals = [
                 torch.stack([torch.zeros_like(x, dtype=sums_dtype(x))] * len(g))
@@ -54,32 +81,36 @@ class PathSum:
         like = zip(self.totals, self.ends, strict=True)
         return self.model.leave([total.to(x.dtype) for total, x in like])
 
+    def gradients_times_difference(self) -> tuple[Tensor, ...]:
+        """The sums at the stations, times the difference of their values at both ends."""
+        ends = zip(self.totals, self.ends, self.starts, strict=True)
+        return tuple(total.to(x.dtype) * (x - b) for total, x, b in ends)
 
-def average_gradients(
-    call: Call,
-    model: Model,
+
+def sum_along_paths(
+    model: PathModel,
     baseline: tuple[Tensor, ...],
     rule: tuple[Tensor, Tensor],
     size: int | str,
     show: bool,
+    finish: Callable[[PathSum], tuple[Tensor, ...]] = PathSum.gradients,
 ) -> list[Tensor]:
     """The gradient, averaged by a quadrature along the path of each sample, [targets, N, ...]."""
-    alpha, weight = rule
+    call, (alpha, weight) = model.call, rule
     rows = rows_at_once(model, size, call.batch * len(alpha))
     parts = []
     with progress_bar(call.batch * len(alpha), call.who, show) as bar:
         for block in batches(call.batch, rows):
-            n = block.stop - block.start
             x, b = (tuple(rows_of(v, block) for v in values) for values in (call.inputs, baseline))
-            path = PathSum(model, x, b, block.start)
+            path = PathSum(model, x, b, torch.arange(block.start, block.stop))
 
-            def work(part: slice, n: int = n, path: PathSum = path) -> None:
-                r = torch.arange(part.start, part.stop)
+            def work(part: slice, path: PathSum = path) -> None:
+                r, n = torch.arange(part.start, part.stop), len(path.samples)
                 path.add(r % n, alpha[r // n], weight[r // n])
                 bar.update(len(r))
 
-            run_in_batches(n * len(alpha), rows, work, size == "auto")
-            parts.append(path.gradients())
+            run_in_batches(len(path.samples) * len(alpha), rows, work, size == "auto")
+            parts.append(finish(path))
     return [p[0] if len(p) == 1 else torch.cat(p, 1) for p in zip(*parts, strict=True)]
 
 
@@ -223,7 +254,7 @@ class IntegratedGradients(GradientAttribution):
                     )
                 else:
                     rule = nodes_and_weights(method, n_steps, self.dialect)
-                    found = average_gradients(call, model, baseline, rule, size, show_progress)
+                    found = sum_along_paths(model, baseline, rule, size, show_progress)
                 results.append(self._scaled(call, baseline, check_gradients(found, name)))
             mean = [sum(parts) / len(several) for parts in zip(*results, strict=True)]
             if not return_convergence_delta:
@@ -243,5 +274,5 @@ class IntegratedGradients(GradientAttribution):
         """Sum R_i - (S(x) - S(x')), S(x') averaged over the baselines."""
         end = scores_of(model, call.inputs, size)
         start = sum(scores_of(model, b, size) for b in several) / len(several)
-        total = sum(a.flatten(2).sum(2) for a in attributions)
+        total = sum(row_sums(a) for a in attributions)
         return call.one_target(total - (end - start))

@@ -37,14 +37,13 @@ def check_method(who: str, method: str, dialect: str) -> None:
         )  # fmt: skip
 
 
-def check_steps(who: str, n_steps: object, method: str) -> None:
-    """Refuse what is neither "auto" nor enough steps for the method."""
-    if isinstance(n_steps, str) and n_steps == "auto":
+def check_steps(who: str, n_steps: object, method: str, auto: bool = True) -> None:
+    """Refuse what is neither enough steps for the method nor (where that is allowed) "auto"."""
+    if auto and isinstance(n_steps, str) and n_steps == "auto":
         return
     if isinstance(n_steps, bool) or not isinstance(n_steps, int):
-        raise wrong_type(
-            f"{who}: n_steps", 'must be an int or "auto"', describe(n_steps), "The default is 50."
-        )
+        must = 'must be an int or "auto"' if auto else "must be an int"
+        raise wrong_type(f"{who}: n_steps", must, describe(n_steps), "The default is 50.")
     least = 2 if method == "riemann_trapezoid" else 1
     if n_steps < least:
         raise wrong_value(

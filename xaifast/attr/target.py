@@ -62,7 +62,8 @@ class Selection:
     def values(self, output: Tensor) -> Tensor:
         """The selected outputs, [targets, rows]; a region is summed."""
         if self.mask is not None:
-            return (output * self.mask[0].to(output.device)).flatten(1).sum(1).unsqueeze(0)
+            masked = output * self.mask[0].to(output.device)
+            return masked.reshape(len(masked), -1).sum(1).unsqueeze(0)
         flat = output.reshape(len(output), -1)
         return flat.gather(1, self.index.to(output.device).T).T  # type: ignore[union-attr]
 

@@ -172,8 +172,9 @@ class Propagation(nn.Module):
                 kept.update(node.inputs)
             if rule.needs_output:
                 kept.add(node)
-        # What is no tensor of relevance (sizes, masks) is small and may be asked for again.
+        # What is no tensor of relevance (sizes, masks, further arguments) may be asked for again.
         kept.update(n for n in self.graph.nodes if n.kind == "value")
+        kept.update(n for n in self.graph.inputs if not n.carries)
         return kept
 
     def _frees(self, kept: set[Node]) -> dict[Node, list[Node]]:

@@ -131,14 +131,15 @@ class RescaleSoftmax(Rescale):
         (z,), z0 = inputs, node.reference(node.inputs[0])
         dim = node.args[1] % z.dim()
         z0 = z0.expand_as(z)
-        top = torch.maximum(z, z0).amax(dim, keepdim=True)
+        log_p, log_p0 = z.log_softmax(dim), z0.log_softmax(dim)
+        if "log" not in node.op:
+            p, p0 = log_p.exp(), log_p0.exp()
+            R = R * quotient(p - p0, log_p - log_p0, p, self.eps)
+        top = torch.maximum(z, z0).amax(dim, keepdim=True)  # a shift keeps exp finite
         e, e0 = (z - top).exp(), (z0 - top).exp()
         total, total0 = e.sum(dim, keepdim=True), e0.sum(dim, keepdim=True)
-        log_p, log_p0 = z - top - total.log(), z0 - top - total0.log()
-        if "log" not in node.op:
-            p, p0 = e / total, e0 / total0
-            R = R * quotient(p - p0, log_p - log_p0, p, self.eps)
-        of_log = quotient(total.log() - total0.log(), total - total0, 1 / total, self.eps)
+        log_difference = z.logsumexp(dim, keepdim=True) - z0.logsumexp(dim, keepdim=True)
+        of_log = quotient(log_difference, total - total0, 1 / total, self.eps)
         of_exp = quotient(e - e0, z - z0, e, self.eps)
         return (R - R.sum(dim + 1, keepdim=True) * of_log * of_exp,)
 

@@ -1,0 +1,207 @@
+"""A model, opened at one of its modules: what enters or leaves there, and gradients to it.
+
+The module is watched in a private copy of the model that shares its weights, so the user's model
+has no hook, not for a moment. Where only a function is given, its module is watched itself, while
+the function runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import InputError, ModelError, describe, wrong_type, wrong_value
+from ..graph import structure_of
+from ..graph.capture import private_copy, unwrap
+from .arguments import Call, module_of
+from .building import warn_training
+from .evaluation import as_output, check_finite, check_gradients, check_rows
+
+Values = tuple[Tensor, ...]  # what enters or leaves one module
+
+
+def _path_of(who: str, model: nn.Module, layer: Any) -> str:
+    """The path of a module in a model, by the module or by the path itself."""
+    named = dict(model.named_modules())
+    if isinstance(layer, str) and layer in named:
+        return layer
+    found = next((path for path, m in named.items() if m is layer), None)
+    if found is None:
+        raise wrong_value(
+            f"{who}: layer", "must be a module of the model, or its path",
+            describe(layer) if isinstance(layer, str) else type(layer).__name__,
+            f"Paths: {', '.join(list(named)[1:12])} ...",
+        )  # fmt: skip
+    return found
+
+
+class _Watch:
+    """Looks at what passes one module in one run, and may put something else in its place."""
+
+    def __init__(self, who: str, at_input: bool, instead: Any, leaf: bool, alone: bool) -> None:
+        self.who, self.at_input, self.instead = who, at_input, instead
+        self.leaf, self.alone = leaf, alone
+        self.values: Values | None = None
+        self.is_tuple = False
+
+    def __call__(self, module: nn.Module, inputs: Any, output: Any = None) -> Any:
+        passing = inputs if self.at_input else output
+        if self.values is not None:
+            raise ModelError(
+                f"{self.who}: layer {type(module).__name__} is called more than once in a run of "
+                "the model, so it has no one output. Explain a module that is called once."
+            )
+        given = passing if isinstance(passing, tuple) else (passing,)
+        self.is_tuple = len(given) > 1
+        if not given or not all(isinstance(x, Tensor) for x in given):
+            raise ModelError(
+                f"{self.who}: layer {type(module).__name__} must take or return tensors; it has "
+                f"{describe(passing)}. Explain a module behind it that does."
+            )
+        if self.leaf and not all(x.is_floating_point() for x in given):
+            raise ModelError(
+                f"{self.who}: what passes layer {type(module).__name__} must be floating; it has "
+                f"{describe(given[0])}. Explain the output of the embedding (not its input)."
+            )
+        self.values = self._replaced(given)
+        # What comes behind may change it in place: hand on a copy, keep the value.
+        onward = tuple(v.clone() for v in self.values)
+        return onward if isinstance(passing, tuple) else onward[0]
+
+    def _replaced(self, given: Values) -> Values:
+        values = given if self.instead is None else self.instead
+        if not self.leaf:
+            return tuple(v.detach() for v in values)
+        # Gradients of several modules may pass one of them on the way to another.
+        return tuple(
+            v if v.requires_grad and not self.alone else v.detach().requires_grad_() for v in values
+        )
+
+
+class Inner:
+    """A model and one or several of its modules.
+
+    Parameters
+    ----------
+    who : name of the explainer, for errors.
+    function : the model, or a function that calls it.
+    layer : a module, its path, or a list of them.
+    """
+
+    def __init__(self, who: str, function: Callable, layer: Any) -> None:
+        self.who, self.function = who, function
+        self.several = isinstance(layer, (list, tuple))
+        self.layers: Sequence[Any] = list(layer) if self.several else [layer]
+        module = module_of(function)
+        self.module = None if module is None else unwrap(module)
+        if self.module is not None:
+            self.paths = [_path_of(who, self.module, x) for x in self.layers]
+        elif not all(isinstance(x, nn.Module) for x in self.layers):
+            raise wrong_type(
+                f"{who}: layer", "must be a module where forward_func is a function", layer,
+                "Pass the module itself.",
+            )  # fmt: skip
+        self._twin: tuple[Any, nn.Module] | None = None
+
+    def _watched(self) -> tuple[Callable, list[nn.Module]]:
+        """The function to run, and the modules to watch in it."""
+        if self.module is None:
+            return self.function, list(self.layers)
+        structure = (structure_of(self.module), self.module.training)
+        if self._twin is None or self._twin[0] != structure:
+            warn_training(self.module)
+            self._twin = (structure, private_copy(self.module, keep_hooks=True))
+        twin = self._twin[1]
+        return twin, [twin.get_submodule(path) for path in self.paths]
+
+    @contextmanager
+    def _watching(self, watches: list[_Watch]) -> Iterator[Callable]:
+        function, modules = self._watched()
+        with ExitStack() as stack:
+            for module, watch in zip(modules, watches, strict=True):
+                if watch.at_input:
+                    handle = module.register_forward_pre_hook(watch)
+                else:
+                    handle = module.register_forward_hook(watch)
+                stack.callback(handle.remove)
+            yield function
+
+    def run(
+        self,
+        call: Call,
+        inputs: Values,
+        samples: Tensor | None,
+        at_input: bool,
+        instead: list[Values] | None = None,
+        leaf: bool = False,
+    ) -> tuple[Tensor, list[_Watch]]:
+        """Run the model on rows; its output, and what passed each module."""
+        watches = [
+            _Watch(self.who, at_input, instead and instead[i], leaf, len(self.layers) == 1)
+            for i in range(len(self.layers))
+        ]
+        with self._watching(watches) as function:
+            output = as_output(function(*inputs, *call.extra_rows(samples)))
+        for watch, layer in zip(watches, self.layers, strict=True):
+            if watch.values is None:
+                raise ModelError(
+                    f"{self.who}: layer {describe(layer)} is not called in a run of the model. "
+                    "Explain a module that is."
+                )
+        return output, watches
+
+    def values(
+        self, call: Call, inputs: Values, samples: Tensor | None, at_input: bool
+    ) -> list[Values]:
+        """What passes each module."""
+        with torch.no_grad():
+            _, watches = self.run(call, inputs, samples, at_input)
+        self.tuples = [w.is_tuple for w in watches]
+        return [w.values for w in watches if w.values is not None]
+
+    def gradients(
+        self,
+        call: Call,
+        inputs: Values,
+        samples: Tensor | None,
+        at_input: bool,
+        instead: list[Values] | None = None,
+        grad_kwargs: dict[str, Any] | None = None,
+    ) -> tuple[list[Values], list[Values]]:
+        """What passes each module, and the gradients of the target there, [targets, rows, ...]."""
+        with torch.enable_grad():
+            output, watches = self.run(call, inputs, samples, at_input, instead, leaf=True)
+            check_finite(check_rows(output, len(inputs[0]), self.who).detach())
+            scores = call.selection(output.shape[1:]).rows_of(samples).values(output)
+        self.tuples = [w.is_tuple for w in watches]
+        values = [w.values for w in watches if w.values is not None]
+        flat = [v for vs in values for v in vs]
+        if not scores.requires_grad or not all(v.requires_grad for v in flat):
+            raise InputError(
+                f"{self.who}: the output has no gradient by what passes the layer. Explain a layer "
+                "that the output depends on by differentiable operations."
+            )
+        options = {"allow_unused": True, "materialize_grads": True, **(grad_kwargs or {})}
+        found = [
+            torch.autograd.grad(s.sum(), flat, retain_graph=t < len(scores) - 1, **options)
+            for t, s in enumerate(scores)
+        ]
+        stacked = check_gradients((torch.stack(gs) for gs in zip(*found, strict=True)), self.who)
+        return [tuple(v.detach() for v in vs) for vs in values], _grouped(stacked, values)
+
+    def shaped(self, parts: list[Values]) -> Any:
+        """As the user expects them: a tensor or a tuple for each module, a list for several."""
+        given = [p if t else p[0] for p, t in zip(parts, self.tuples, strict=True)]
+        return given if self.several else given[0]
+
+
+def _grouped(flat: list[Tensor], like: list[Values]) -> list[Values]:
+    groups, at = [], 0
+    for values in like:
+        groups.append(tuple(flat[at : at + len(values)]))
+        at += len(values)
+    return groups
