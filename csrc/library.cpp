@@ -60,6 +60,10 @@ TORCH_LIBRARY(xaifast, m) {
   // returns its argument cannot be compiled.
   m.def("accumulate_rows_(Tensor(a!) total, Tensor g, Tensor sample, Tensor weight) -> ()");
 
+  // out[r] = x[n] + std[n] z, z standard normal: a function of seed, n, draw[r] and the index of
+  // the element in the sample alone, in float32; draw [R] int64, std [N] float64.
+  m.def("add_noise(Tensor x, Tensor sample, Tensor draw, Tensor std, int seed) -> Tensor");
+
   // A hash of a sample of the values of dense CPU tensors, to notice that weights have changed.
   m.def("fingerprint(Tensor[] tensors) -> int");
 }

@@ -9,6 +9,7 @@
 #include <cuda_runtime_api.h>
 
 #include "sampling/accumulate.h"
+#include "sampling/noise.h"
 #include "sampling/path.h"
 
 namespace xaifast {
@@ -21,5 +22,9 @@ cudaError_t path_points_cuda(const T* x, const T* baseline, const std::int64_t* 
 template <class G, class C>
 cudaError_t accumulate_rows_cuda(const G* g, const std::int64_t* sample, const double* weight,
                                  C* total, BatchShape shape, cudaStream_t stream);
+
+template <class T>
+cudaError_t add_noise_cuda(const T* x, const std::int64_t* sample, const std::int64_t* draw,
+                           const double* std, T* out, const NoiseShape& shape, cudaStream_t stream);
 
 }  // namespace xaifast

@@ -37,9 +37,17 @@ struct SamplingOps {
     if (!total.is_inference()) total.unsafeGetTensorImpl()->bump_version();
   }
 
+  static at::Tensor add_noise(const at::Tensor& x, const at::Tensor& sample, const at::Tensor& draw,
+                              const at::Tensor& std, std::int64_t seed) {
+    const Noise p = plan_noise(x, sample, draw, std, seed);
+    Backend::noise(p);
+    return p.out;
+  }
+
   static void add_to(torch::Library& m) {
     m.impl("path_points", &path_points);
     m.impl("accumulate_rows_", &accumulate_rows_);
+    m.impl("add_noise", &add_noise);
   }
 };
 

@@ -23,6 +23,15 @@ struct Cpu {
       });
     });
   }
+
+  // A number of noise is as much work as ten that are only read and written.
+  static void noise(const Noise& p) {
+    run(p.x, noise_tasks(p.shape), 10 * noise_block(p.shape) * p.shape.channels,
+        [&]<class T>(std::int64_t begin, std::int64_t end) {
+          add_noise<T>(in<T>(p.x), in<std::int64_t>(p.sample), in<std::int64_t>(p.draw),
+                       in<double>(p.std), out<T>(p.out), p.shape, begin, end);
+        });
+  }
 };
 
 }  // namespace

@@ -25,6 +25,13 @@ struct Cuda {
       });
     });
   }
+
+  static void noise(const Noise& p) {
+    run("add_noise", p.x, [&]<class T>(cudaStream_t stream) {
+      return add_noise_cuda<T>(in<T>(p.x), in<std::int64_t>(p.sample), in<std::int64_t>(p.draw),
+                               in<double>(p.std), out<T>(p.out), p.shape, stream);
+    });
+  }
 };
 
 }  // namespace

@@ -8,6 +8,7 @@
 
 #include "common/tensors.h"
 #include "sampling/accumulate.h"
+#include "sampling/noise.h"
 #include "sampling/path.h"
 
 namespace xaifast {
@@ -143,6 +144,36 @@ inline Accumulate plan_accumulate(const at::Tensor& total, const at::Tensor& g,
   a.weight = weight.contiguous();
   a.shape = batch_shape(total, rows);
   return a;
+}
+
+// ---- add_noise --------------------------------------------------------------------------------
+
+struct Noise {
+  at::Tensor x, sample, draw, std, out;
+  NoiseShape shape;
+};
+
+inline Noise plan_noise(const at::Tensor& x, const at::Tensor& sample, const at::Tensor& draw,
+                        const at::Tensor& std, std::int64_t seed) {
+  constexpr const char* op = "add_noise";
+  check_samples(op, "x", x);
+  const std::int64_t size = checked_product(op, "a sample", x.sizes().slice(1));
+  TORCH_CHECK_VALUE(size <= kMaxNoise && x.size(0) <= kMaxDraws, op,
+                    ": x must have at most 2^32 samples of at most 2^34 elements, got ", x.sizes());
+  Noise p;
+  p.sample = plan_sample(op, sample, x);
+  const std::int64_t rows = p.sample.size(0);
+  check_list(op, "draw", draw, at::kLong, rows, "row of the batch", x);
+  check_list(op, "std", std, at::kDouble, x.size(0), "sample", x);
+  p.draw = draw.contiguous();
+  check_range(op, "draw", p.draw, kMaxDraws);
+  p.x = x.contiguous(layout_of(x));
+  p.std = std.contiguous();
+  p.out = empty_rows(x, rows);
+  // With one position or one channel both layouts are the same in memory.
+  const bool last = is_channels_last(layout_of(x)) && x.size(1) > 0;
+  p.shape = {batch_shape(x, rows), last ? x.size(1) : 1, static_cast<std::uint64_t>(seed)};
+  return p;
 }
 
 }  // namespace xaifast

@@ -6,6 +6,8 @@
 
 #include "sampling/accumulate.h"
 #include "sampling/accumulate_element.h"
+#include "sampling/noise.h"
+#include "sampling/noise_element.h"
 #include "sampling/path.h"
 #include "sampling/path_element.h"
 #include "tests/checks.h"
@@ -184,11 +186,130 @@ void test_accumulate_order() {
   check(element == want, "accumulate_rows: ascending order in a grid");
 }
 
+// ---- add_noise --------------------------------------------------------------------------------
+
+// The known answers of Random123, the authors' own implementation.
+template <class Lane>
+void test_philox() {
+  struct Known {
+    std::uint32_t counter[4], key[2], want[4];
+  };
+  constexpr std::uint32_t kAll = 0xffffffff;
+  const Known known[] = {
+      {{0, 0, 0, 0}, {0, 0}, {0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8}},
+      {{kAll, kAll, kAll, kAll}, {kAll, kAll}, {0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd}},
+      {{0x243f6a88, 0x85a308d3, 0x13198a2e, 0x03707344},
+       {0xa4093822, 0x299f31d0},
+       {0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1}},
+  };
+  for (const auto& [c, k, want] : known) {
+    const auto x = philox(Philox<Lane>{c[0], c[1], c[2], c[3]}, k[0], k[1]);
+    const Lane got[] = {x.c0, x.c1, x.c2, x.c3};
+    for (int i = 0; i < 4; ++i) {
+      check(static_cast<std::uint32_t>(got[i]) == want[i],
+            "philox with " + std::to_string(sizeof(Lane)) + " bytes: word " + std::to_string(i));
+    }
+  }
+}
+
+// The tail behind |z| is the p that z was made of, to the relative error that 4e-7 |z| makes of it.
+void test_standard_normal() {
+  for (std::uint64_t word = 0; word < (std::uint64_t{1} << 31); word += 1 + word / 64) {
+    const auto m = static_cast<std::uint32_t>(word);
+    const float z = standard_normal(m);
+    const double p = (static_cast<double>(static_cast<float>(m)) + 0.5) / 0x1p32;
+    const double tail = std::erfc(static_cast<double>(z) / std::sqrt(2.0)) / 2;
+    check(z >= 0 && std::abs(tail - p) <= (1e-7 + 4.5e-7 * z * z) * std::max(p, 1e-12),
+          "standard_normal of " + std::to_string(m) + ": " + std::to_string(z));
+    check(standard_normal(m | 0x80000000u) == -z, "standard_normal: the sign of its bit");
+  }
+  check(standard_normal(0) > 6.3f && standard_normal(0) < 6.4f, "standard_normal: the last number");
+  check(standard_normal(0x7fffffffu) == 0, "standard_normal: the middle");
+}
+
+// The number of element e, one at a time.
+float one_normal(const NoiseShape& p, int64_t n, int64_t draw, int64_t e) {
+  const auto w = philox(
+      Philox<std::uint32_t>{static_cast<std::uint32_t>(e / 4), static_cast<std::uint32_t>(draw),
+                            static_cast<std::uint32_t>(n), 0},
+      p.key0(), p.key1());
+  const std::uint32_t words[] = {w.c0, w.c1, w.c2, w.c3};
+  return standard_normal(words[e % 4]);
+}
+
+template <class T>
+void play_noise(const NoiseElement<T, false>& element, const T* out, Play grid) {
+  if (noise_packs(element.x, out, element.shape)) {
+    play<1>(NoiseElement<T, true>{element.x, element.sample, element.draw, element.std, element.out,
+                                  element.shape},
+            grid);
+  } else {
+    play<1>(element, grid);
+  }
+}
+
+template <class T>
+void test_noise_shape(const BatchShape& batch, int64_t channels) {
+  if (batch.size % channels != 0) return;
+  using C = Compute<T>;
+  const NoiseShape p{batch, channels, 0xfedcba9876543210u};
+  const auto what = batch_label<T>("add_noise", batch) + " of " + std::to_string(channels);
+  const auto x = numbers<T>(batch.samples * batch.size, 1);
+  const auto sample = some_samples(batch.rows, batch.samples);
+  Indices draw = some_samples(batch.rows, 5);
+  if (!draw.empty()) draw.back() = kMaxDraws - 1;
+  Doubles std{0.25, 0.5, 1.7, 0};
+  Doubles want;
+  for (int64_t r = 0; r < batch.rows; ++r) {
+    for (int64_t i = 0; i < batch.size; ++i) {
+      const int64_t e = i % channels * p.space() + i / channels;
+      const volatile C noise =
+          static_cast<C>(std[sample[r]]) * static_cast<C>(one_normal(p, sample[r], draw[r], e));
+      const C xi = static_cast<C>(x[batch.at(sample[r]) + i]);
+      want.push_back(value(static_cast<T>(xi + noise)));
+    }
+  }
+  auto out = poison<T>(batch.rows * batch.size);
+  const int64_t tasks = noise_tasks(p);
+  for (const auto& [begin, end] : {std::pair{int64_t{0}, tasks / 3}, std::pair{tasks / 3, tasks}}) {
+    add_noise(x.data(), sample.data(), draw.data(), std.data(), out.data(), p, begin, end);
+  }
+  expect(what, out, want, 0);
+  for (const Play grid : kPlays) {
+    out = poison<T>(batch.rows * batch.size);
+    play_noise<T>({x.data(), sample.data(), draw.data(), std.data(), out.data(), p}, out.data(),
+                  grid);
+    expect(what + " element", out, want, 0);
+  }
+}
+
+template <class T>
+void test_noise() {
+  for (const int64_t channels : {1, 2, 3, 13, 64}) {
+    for (const auto& p : batches()) test_noise_shape<T>(p, channels);
+  }
+  for (const int64_t channels : {1, 3, 100}) {  // several blocks, which end inside a group
+    test_noise_shape<T>({2, 1, 1, 8700}, channels);
+  }
+  const NoiseShape p{{5, 2, 2, 1}, 1, 1};
+  const auto x = numbers<T>(2, 1);
+  const Indices draw{0, 0, kMaxDraws, 0, 0};
+  const Doubles std{0, 0};
+  auto out = numbers<T>(5, 2);
+  const double nan = std::nan("");
+  play<1>(
+      NoiseElement<T, false>{x.data(), kBadSamples.data(), draw.data(), std.data(), out.data(), p},
+      kPlays[1]);
+  expect(label<T>("add_noise without a sample or draw", {}), out,
+         {value(x[0]), nan, nan, nan, nan});
+}
+
 template <class T>
 void test_type() {
   test_path<T>();
   test_path_without_samples<T>();
   test_accumulate<T>();
+  test_noise<T>();
 }
 
 }  // namespace
@@ -201,5 +322,8 @@ int main() {
   test_type<BFloat16>();
   test_type<Float16>();
   test_accumulate_order();
+  test_philox<std::uint32_t>();
+  test_philox<std::uint64_t>();
+  test_standard_normal();
   return report();
 }

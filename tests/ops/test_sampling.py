@@ -36,7 +36,9 @@ def baselines(x):
 
 
 def has_layout_of(out, x):
-    """Dense, and channels last where x is."""
+    """Dense, and channels last where x is; plain PyTorch makes no such promise."""
+    if not ops.is_native(x):
+        return True
     last = channels_last(torch.empty(out.shape)).stride()
     is_last = x.dim() >= 4 and x.numel() and x.stride() == channels_last(x).stride()
     return out.stride() == (last if is_last else torch.empty(out.shape).stride())
@@ -152,6 +154,120 @@ def test_accumulating_is_linear(rows, a, b, seed):
     assert torch.equal(total(g, a * weight), a * total(g, weight))
 
 
+# ---- add_noise --------------------------------------------------------------------------------
+
+
+def spread(samples, device="cpu"):
+    """A standard deviation for each sample."""
+    return (torch.arange(samples, device=device).double() + 1) / 8
+
+
+@pytest.mark.parametrize("seed", [0, -1, 2**63 - 1])
+def test_add_noise_bit_for_bit(batch, seed, dtype, layout, device):
+    shape, rows = batch
+    x = layout(signed(*shape, device=device).to(dtype))
+    sample, draw = some_samples(rows, shape[0], device), some_samples(rows, 5, device)
+    draw[-1:] = 2**32 - 1
+    std = spread(shape[0], device)
+    out = ops.add_noise(x, sample, draw, std, seed)
+    assert out.dtype == dtype
+    assert has_layout_of(out, x)
+    assert torch.equal(out, reference.add_noise(x, sample, draw, std, seed))
+
+
+def test_the_generator_is_philox():
+    """The known answers of Random123, the authors' own implementation."""
+    last = 2**32 - 1
+    known = [
+        ((0, 0, 0, 0), 0, (0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8)),
+        ((last, last, last, last), -1, (0x408F276D, 0x41C83B0E, 0xA20BC7C6, 0x6D5451FD)),
+        (
+            (0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344),
+            0x299F31D0A4093822,
+            (0xD16CFE09, 0x94FDCCEB, 0x5001E420, 0x24126EA1),
+        ),
+    ]
+    for counter, key, want in known:
+        words = reference.sampling._philox([torch.tensor(c) for c in counter], key)
+        assert tuple(map(int, words)) == want
+
+
+def test_the_numbers_are_as_exact_as_their_dtype():
+    word = torch.cat([torch.arange(10_000), torch.randint(2**31, (100_000,))])
+    z = reference.sampling._standard_normal(word).double()
+    exact = -torch.special.ndtri(((word.float() + 0.5) * 2.0**-32).double())
+    assert ((z - exact).abs() <= 4e-7 * exact.abs() + 1e-12).all()
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    size=st.integers(0, 5000),
+    samples=st.integers(1, 3),
+    rows=st.integers(1, 9),
+    threads=st.integers(1, 3),
+    seed=st.integers(-(2**63), 2**63 - 1),
+    order=st.randoms(use_true_random=False),
+)
+def test_noise_does_not_depend_on_its_company(size, samples, rows, threads, seed, order):
+    x, std = torch.randn(samples, size), spread(samples)
+    sample, draw = some_samples(rows, samples), torch.arange(rows)
+    whole = ops.add_noise(x, sample, draw, std, seed)
+    place = list(range(rows))
+    order.shuffle(place)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    shuffled = ops.add_noise(x, sample[place], draw[place], std, seed)
+    torch.set_num_threads(before)
+    assert torch.equal(shuffled, whole[place])
+    single = ops.add_noise(x, sample[-1:], draw[-1:], std, seed)
+    assert torch.equal(single, whole[-1:])
+
+
+def test_every_dtype_and_layout_sees_the_same_noise(dtype, layout, device):
+    x = layout(torch.zeros(2, 3, 5, 7, device=device))
+    sample, draw = some_samples(4, 2, device), torch.arange(4, device=device)
+    std = torch.ones(2, device=device, dtype=torch.float64)
+    noise = ops.add_noise(torch.zeros(2, 105, device=device), sample, draw, std, 3)
+    out = ops.add_noise(x.to(dtype), sample, draw, std, 3)
+    assert torch.equal(out.flatten(1), noise.to(dtype))
+
+
+def test_seed_sample_and_draw_each_make_other_noise(device):
+    x, std = torch.zeros(2, 1000, device=device), torch.ones(2, device=device).double()
+    zero, one = (torch.full((1,), i, device=device) for i in (0, 1))
+    calls = [
+        (zero, zero, 0),
+        (one, zero, 0),
+        (zero, one, 0),
+        (zero, zero, 1),
+        (zero, zero, 1 << 32),
+    ]
+    rows = torch.cat([ops.add_noise(x, n, draw, std, seed) for n, draw, seed in calls]).double()
+    correlation = torch.corrcoef(rows) - torch.eye(len(calls), device=device)
+    assert correlation.abs().max() < 5 / 1000**0.5
+
+
+def test_noise_is_standard_normal(device):
+    n = 1 << 20
+    x, zero = torch.zeros(1, n, device=device), torch.zeros(1, dtype=torch.int64, device=device)
+    one = torch.ones(1, dtype=torch.float64, device=device)
+    z = ops.add_noise(x, zero, zero, one, 11).double().flatten().cpu()
+    sigma = n**-0.5
+    assert abs(z.mean()) < 4 * sigma
+    assert abs(z.square().mean() - 1) < 4 * 2**0.5 * sigma
+    assert abs(z.pow(3).mean()) < 4 * 15**0.5 * sigma
+    assert abs(z.pow(4).mean() - 3) < 4 * 96**0.5 * sigma
+    uniform = torch.special.ndtr(z.sort().values)  # Kolmogorov and Smirnov's test
+    steps = torch.arange(n + 1).double() / n
+    assert torch.maximum(steps[1:] - uniform, uniform - steps[:-1]).max() < 1.63 * sigma
+    for tail in (z > 4, z < -4):  # 33 expected on each side
+        assert 15 < int(tail.sum()) < 55
+    for lag in (1, 2, 3, 4, 5, 8, 64, 1024):
+        for f in (lambda v: v, torch.square):
+            pair = torch.stack([f(z[:-lag]), f(z[lag:])])
+            assert abs(torch.corrcoef(pair)[0, 1]) < 4 * sigma
+
+
 # ---- contracts --------------------------------------------------------------------------------
 
 
@@ -162,6 +278,7 @@ def samples(device):
     return {
         "path_points": (x, x[:1], sample, alpha, True),
         "accumulate_rows_": (x, batch, sample, alpha),
+        "add_noise": (x, sample, sample, alpha[:2], 7),
     }
 
 
@@ -192,7 +309,8 @@ def test_wrong_arguments_name_the_op_and_what_came():
     three = torch.tensor([0, 1, 0])
     w = torch.ones(3, dtype=torch.float64)
     many = torch.zeros(1, dtype=torch.int64).expand(2**58)
-    path, accumulate = ops.path_points, ops.accumulate_rows_
+    path, accumulate, noise = ops.path_points, ops.accumulate_rows_, ops.add_noise
+    huge = torch.ones(1, 1).expand(1, 2**34 + 1)
     cases = [
         (lambda: path(x.int(), x, three, w), TypeError, "path_points: x must be float32.*got Int"),
         (lambda: path(x[0, 0, 0], x, three, w), ValueError, r"x must be \[N, ...\].*got \[3\]"),
@@ -234,6 +352,18 @@ def test_wrong_arguments_name_the_op_and_what_came():
             r"accumulate_rows_: total must have a place for each.*clone\(\) it",
         ),
         (lambda: accumulate(x, x[three], three, w[:1]), ValueError, "weight must have one number"),
+        (lambda: noise(x, three, three - 1, w[:2], 0), ValueError, r"draw must lie in.*got -1"),
+        (
+            lambda: noise(x, three, three + 2**32, w[:2], 0),
+            ValueError,
+            r"draw must lie in \[0, 4294967296\), got 4294967296 at row 0",
+        ),
+        (lambda: noise(x, three, three, w, 0), ValueError, r"std must have one.*sample \[2\]"),
+        (
+            lambda: noise(huge, three, three, w[:1], 0),
+            ValueError,
+            r"add_noise: x must have at most 2\^32 samples of at most 2\^34 elements, got \[1, 17",
+        ),
     ]
     for call, error, message in cases:
         with pytest.raises(error, match=message):

@@ -19,10 +19,11 @@ from .relevance import (
     split_signs,
     stabilized_divide,
 )
-from .sampling import accumulate_rows_, path_points
+from .sampling import accumulate_rows_, add_noise, path_points
 
 __all__ = [
     "accumulate_rows_",
+    "add_noise",
     "add_split",
     "backward_product",
     "multiply_parts",

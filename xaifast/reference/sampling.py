@@ -33,3 +33,64 @@ def accumulate_rows_(total: Tensor, g: Tensor, sample: Tensor, weight: Tensor) -
     for r, n in enumerate(sample.tolist()):
         total[n] += weight[r].to(total.dtype) * g[r].to(total.dtype)
     return total
+
+
+# ---- noise: every step is rounded to float32, so that each device makes the same numbers ---------
+
+_WORD = 2**32 - 1
+
+
+def _philox(counter: list[Tensor], seed: int) -> list[Tensor]:
+    """Philox4x32-10: four random words of a counter of four words, all as int64 in [0, 2^32)."""
+    c0, c1, c2, c3 = counter
+    k0, k1 = seed & _WORD, seed >> 32 & _WORD
+    for _ in range(10):
+        a, b = 0xD2511F53 * c0, 0xCD9E8D57 * c2  # modulo 2^64
+        c0, c1 = (b >> 32 & _WORD) ^ c1 ^ k0, b & _WORD
+        c2, c3 = (a >> 32 & _WORD) ^ c3 ^ k1, a & _WORD
+        k0, k1 = k0 + 0x9E3779B9 & _WORD, k1 + 0xBB67AE85 & _WORD
+    return [c0, c1, c2, c3]
+
+
+def _polynomial(x: Tensor, *coefficients: float) -> Tensor:
+    """c0 + c1 x + c2 x^2 + ..., by Horner's rule."""
+    y = torch.full_like(x, coefficients[-1])
+    for c in reversed(coefficients[:-1]):
+        y = y * x + c
+    return y
+
+
+def _logarithm(p: Tensor) -> Tensor:
+    """Ln p = k ln 2 + 2 artanh s for p = m 2^k, s = (m - 1) / (m + 1), m around 1."""
+    root_half, one = 0x3F3504F3, 0x3F800000  # the bits of sqrt(1/2) and 1
+    bits = p.view(torch.int32) + (one - root_half)
+    k = ((bits >> 23) - 127).float()
+    m = ((bits & 0x7FFFFF) + root_half).view(torch.float32)
+    s = (m - 1) / (m + 1)
+    return k * 0.693147180559945 + s * _polynomial(s * s, 2, 2 / 3, 2 / 5, 2 / 7, 2 / 9)
+
+
+def _standard_normal(word: Tensor) -> Tensor:
+    """Phi^-1 of a random word, by Wichura's PPND7: one bit is the sign, the others the tail."""
+    p = ((word & 0x7FFFFFFF).float() + 0.5) * 2.0**-32
+    q = 0.5 - p
+    central = q <= 0.425
+    # PyTorch's own float32 root is not always the nearest number; that of a float64 root is.
+    root = (-_logarithm(p)).double().sqrt().float()
+    r = torch.where(central, 0.180625 - q * q, root - 1.6)
+    a = q * _polynomial(r, 3.3871327179e0, 5.0434271938e1, 1.5929113202e2, 5.9109374720e1)
+    b = _polynomial(r, 1, 1.7895169469e1, 7.8757757664e1, 6.7187563600e1)
+    c = _polynomial(r, 1.4234372777e0, 2.7568153900e0, 1.3067284816e0, 1.7023821103e-1)
+    d = _polynomial(r, 1, 7.3700164250e-1, 1.2021132975e-1)
+    z = torch.where(central, a, c) / torch.where(central, b, d)
+    return torch.where(word > 0x7FFFFFFF, -z, z)
+
+
+def add_noise(x: Tensor, sample: Tensor, draw: Tensor, std: Tensor, seed: int) -> Tensor:
+    """X + std z, where z[e] is word e mod 4 of the group e / 4 of this sample and draw."""
+    size = x[0:1].numel() if len(x) else 0
+    group = torch.arange((size + 3) // 4, device=x.device)
+    counter = torch.broadcast_tensors(group, draw[:, None], sample[:, None], group.new_zeros(1, 1))
+    z = _standard_normal(torch.stack(_philox(list(counter), seed), -1)).flatten(1)
+    noise = z[:, :size].reshape(len(sample), *x.shape[1:]).to(_compute(x))
+    return (_rows(x, sample) + _column(std[sample], x) * noise).to(x.dtype)
