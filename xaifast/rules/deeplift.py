@@ -107,17 +107,19 @@ class Rescale(Rule):
 
 
 class RescaleSoftmax(Rescale):
-    """The rescale rule for softmax and log-softmax, by way of their parts.
+    """The rescale rule for softmax and log-softmax.
 
-    log p_i = z_i - log sum_j e_j,   e_j = exp z_j,   p_i = exp log p_i
+    softmax:      m_j = s_j (R_j - sum_i R_i s_i / sum_i s_i),   s_j = (p_j - p'_j) / (l_j - l'_j)
+    log-softmax:  m_j = R_j - s_j sum_i R_i / sum_i s_i,         l = log p
 
-    Each part is linear or a function of one value, so multipliers are complete; and a shift of all
-    z changes nothing, as in the softmax itself.
+    By the parts l_j = z_j - log sum exp z and p_j = exp l_j: both p and p' sum to 1, so
+    sum_j s_j (l_j - l'_j) = 0, which tells how the change of log sum exp is shared: multipliers are
+    complete, and a shift of all z changes nothing, as in the softmax itself.
 
     References
     ----------
-    Shrikumar et al. 2017 for the parts; captum 0.9 subtracts a mean over the whole batch instead,
-    which is not complete.
+    Shrikumar et al. 2017 subtract the plain mean, which is complete for shifts alone (captum 0.9
+    takes it over the whole batch).
 
     Examples
     --------
@@ -127,21 +129,16 @@ class RescaleSoftmax(Rescale):
     """
 
     def propagate(self, node, inputs, output, R, balance=None) -> Iterable[Tensor | None]:
-        """Hand R through exp, the difference, log and the sum of exp."""
+        """Weigh by the slopes between the two probabilities."""
         (z,), z0 = inputs, node.reference(node.inputs[0])
         dim = node.args[1] % z.dim()
-        z0 = z0.expand_as(z)
         log_p, log_p0 = z.log_softmax(dim), z0.log_softmax(dim)
-        if "log" not in node.op:
-            p, p0 = log_p.exp(), log_p0.exp()
-            R = R * quotient(p - p0, log_p - log_p0, p, self.eps)
-        top = torch.maximum(z, z0).amax(dim, keepdim=True)  # a shift keeps exp finite
-        e, e0 = (z - top).exp(), (z0 - top).exp()
-        total, total0 = e.sum(dim, keepdim=True), e0.sum(dim, keepdim=True)
-        log_difference = z.logsumexp(dim, keepdim=True) - z0.logsumexp(dim, keepdim=True)
-        of_log = quotient(log_difference, total - total0, 1 / total, self.eps)
-        of_exp = quotient(e - e0, z - z0, e, self.eps)
-        return (R - R.sum(dim + 1, keepdim=True) * of_log * of_exp,)
+        p, p0 = log_p.exp(), log_p0.exp()
+        s = quotient(p - p0, log_p - log_p0, p, self.eps)
+        share = s / s.sum(dim, keepdim=True)
+        if "log" in node.op:
+            return (R - share * R.sum(dim + 1, keepdim=True),)
+        return (s * (R - (R * share).sum(dim + 1, keepdim=True)),)
 
 
 class RescaleMax(Rescale):
