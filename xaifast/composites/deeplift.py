@@ -3,7 +3,16 @@
 from __future__ import annotations
 
 from ..errors import describe, wrong_value
-from ..rules import Gradient, Pass, Rescale, RescaleMax, RescaleSoftmax, RevealCancel
+from ..graph.facts import Node
+from ..rules import (
+    Gradient,
+    Pass,
+    Rescale,
+    RescaleMax,
+    RescalePair,
+    RescaleSoftmax,
+    RevealCancel,
+)
 from ..rules.deeplift import is_activation_of_linear, is_elementwise, is_linear_before_activation
 from .conditions import Composite, Entry, kind
 from .gradient import linear_derivatives
@@ -12,6 +21,10 @@ RULES = ("rescale", "reveal_cancel")
 SOFTMAX = ("softmax", "_softmax", "log_softmax", "_log_softmax")
 # Products of two inputs: the derivative at x, as in the book; completeness is lost there (9.3.2).
 PRODUCTS = ("mul", "div", "matmul", "mm", "bmm", "einsum", "linear", "conv2d", "atan2")
+
+
+def _two(node: Node) -> bool:
+    return len(node.inputs) == 2
 
 
 def DeepLift(rule: str = "rescale", eps: float = 1e-10) -> Composite:
@@ -62,6 +75,7 @@ def DeepLift(rule: str = "rescale", eps: float = 1e-10) -> Composite:
         *linear_derivatives(),
         (is_elementwise, Rescale(eps)),
         (kind(*SOFTMAX), RescaleSoftmax(eps)),
+        ((_two, kind("maximum", "minimum", "max", "min")), RescalePair(eps)),
         (kind("max_pool", "max_reduce"), RescaleMax(eps)),
         (kind("add", *PRODUCTS), Gradient()),
     ]

@@ -24,7 +24,7 @@ which bias counts in the denominator:
 """
 
 from .base import LinearRule, Part, Rule
-from .deeplift import Rescale, RescaleMax, RescaleSoftmax, RevealCancel
+from .deeplift import Rescale, RescaleMax, RescalePair, RescaleSoftmax, RevealCancel
 from .gradient import Clip, Gradient, LinearGradient, ReLUGradient, SumGradient
 from .lrp import (
     AlphaBeta,
@@ -57,6 +57,7 @@ __all__ = [
     "ReLUGradient",
     "Rescale",
     "RescaleMax",
+    "RescalePair",
     "RescaleSoftmax",
     "RevealCancel",
     "Rule",

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from .. import ops
 from ..graph.facts import Node
-from ..graph.layers import Layer
+from ..graph.layers import Layer, unbroadcast
 from .base import Rule
 from .gradient import vector_jacobian
 from .lrp import _minus, _plus, _pool_geometry, _to_first_largest
@@ -27,14 +27,19 @@ UNARY = (
     "exp", "expm1", "log", "log1p", "log2", "log10", "sqrt", "rsqrt", "reciprocal", "pow", "abs",
     "sin", "cos", "tan", "atan", "erf", "sinh", "cosh", "asinh", "square", "softsign", "logit",
 )  # fmt: skip
+OF_TWO = ("maximum", "minimum", "max", "min")  # elementwise if one of two operands is a constant
 
 
 def is_elementwise(node: Node) -> bool:
     """Whether each output is a function of the one input value at its place."""
     if len(set(node.inputs)) != 1 or node.inputs[0].shape != node.shape:
         return False
-    if node.kind == "mul" or node.op == "mul":  # x x is the square
+    if len(node.inputs) == 2 and node.op != "mul":
+        return False
+    if node.op == "mul":  # x x is the square
         return len(node.inputs) == 2
+    if node.op in OF_TWO:
+        return len(node.args) == 2 and isinstance(node.args[1], Node)
     return node.kind == "activation" or node.op in UNARY
 
 
@@ -177,6 +182,38 @@ def _to_winner(node, a: Tensor, R: Tensor) -> Tensor:
         return _to_first_largest(node, a, R)
     kernel, stride, padding, dilation = _pool_geometry(node, a.dim() - 2)
     return ops.pool_redistribute(a, R, kernel, stride, padding, dilation)
+
+
+class RescalePair(Rescale):
+    """The rescale rule for the larger or the smaller of two values.
+
+    max(a, b) = a + relu(b - a),   min(a, b) = a - relu(a - b):   m_a = m_z (1 - t),   m_b = m_z t,
+
+    t the average slope of the ReLU.
+
+    References
+    ----------
+    Shrikumar et al. 2017, for the ReLU.
+
+    Examples
+    --------
+    >>> from xaifast import rules
+    >>> rules.RescalePair()
+    RescalePair(eps=1e-10)
+    """
+
+    def check(self, node: Node) -> str | None:
+        """Two operands."""
+        return None if len(node.inputs) == 2 else "RescalePair needs two operands"
+
+    def propagate(self, node, inputs, output, R, balance=None) -> Iterable[Tensor | None]:
+        """Share by the slope of the ReLU between the two differences."""
+        a, b = inputs
+        a0, b0 = (node.reference(n) for n in node.inputs)
+        sign = 1 if "max" in node.op else -1
+        d, d0 = sign * (b - a), sign * (b0 - a0)
+        t = quotient(d.relu() - d0.relu(), d - d0, (d > 0).to(d), self.eps)
+        return unbroadcast(R * (1 - t), a.shape), unbroadcast(R * t, b.shape)
 
 
 class RevealCancel(Rule):
