@@ -4,9 +4,11 @@ from .base import Attribution, GradientAttribution, PerturbationAttribution
 from .baselines import blur
 from .deeplift import DeepLift, DeepLiftShap
 from .gradient import InputXGradient, Saliency
+from .gradient_shap import GradientShap
 from .guided import Deconvolution, GuidedBackprop, GuidedGradCam
 from .layer import LayerActivation, LayerAttribution, LayerGradCam, LayerGradientXActivation
 from .layer_path import LayerConductance, LayerIntegratedGradients
+from .noise import NoiseTunnel
 from .path import IntegratedGradients
 from .propagation import LRP, Report
 
@@ -17,6 +19,7 @@ __all__ = [
     "DeepLift",
     "DeepLiftShap",
     "GradientAttribution",
+    "GradientShap",
     "GuidedBackprop",
     "GuidedGradCam",
     "InputXGradient",
@@ -27,6 +30,7 @@ __all__ = [
     "LayerGradCam",
     "LayerGradientXActivation",
     "LayerIntegratedGradients",
+    "NoiseTunnel",
     "PerturbationAttribution",
     "Report",
     "Saliency",

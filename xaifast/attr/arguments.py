@@ -139,7 +139,7 @@ class Call:
 
     def one_target(self, x: Tensor) -> Tensor:
         """Without the axis of targets [targets, ...] where each sample has one target."""
-        return x if isinstance(self.target, str) or _is_nested(self.target) else x[0]
+        return x if isinstance(self.target, str) or is_nested(self.target) else x[0]
 
     def nothing(self, with_delta: bool = False) -> Any:
         """The result for a batch of no samples."""
@@ -152,7 +152,7 @@ class Call:
         return self.result(self.one_target(a).to(x.dtype) for a, x in pairs)
 
 
-def _is_nested(target: Any) -> bool:
+def is_nested(target: Any) -> bool:
     """Whether a target names several outputs for each sample."""
     if isinstance(target, Tensor) or type(target).__module__ == "numpy":
         return target.ndim == 2 and str(target.dtype) not in ("torch.bool", "bool")

@@ -1,0 +1,219 @@
+"""Expected gradients: integrated gradients, averaged over baselines by sampling (GradientShap)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .. import ops
+from .arguments import Call, make_call, plain_mode
+from .base import GradientAttribution, progress_bar
+from .baselines import check_distribution
+from .batching import run_in_batches
+from .evaluation import (
+    Model,
+    check_gradients,
+    gradients_of,
+    row_sums,
+    rows_at_once,
+    sums_dtype,
+)
+from .noise import check_count, check_stdevs, noisy, seeds_for
+from .randomness import generator_of
+
+
+class GradientShap(GradientAttribution):
+    """Expected gradients, an approximation of Shapley values.
+
+    R_i = E_{x', alpha, e} [ (x_i + e_i - x'_i) dS(x' + alpha (x + e - x')) / dx_i ]
+
+    x' a random row of the baselines, alpha uniform in [0, 1], e normal noise.
+
+    Parameters
+    ----------
+    forward_func : callable
+        The model, or a function of the inputs.
+    multiply_by_inputs : bool, default True
+        False: the averaged gradient alone.
+    optimize : bool, optional
+        See `Attribution`.
+
+    References
+    ----------
+    Lundberg and Lee 2017; Erion et al. 2021; book, section 9.3.2 for the path.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from xaifast import attr
+    >>> shap = attr.GradientShap(torch.nn.Linear(3, 2))
+    >>> shap.attribute(torch.ones(4, 3), torch.zeros(2, 3), target=1, seed=0).shape
+    torch.Size([4, 3])
+    """
+
+    def __init__(
+        self,
+        forward_func: Callable,
+        multiply_by_inputs: bool = True,
+        *,
+        optimize: bool | None = None,
+    ) -> None:
+        super().__init__(forward_func, optimize=optimize)
+        self._multiply_by_inputs = multiply_by_inputs
+
+    @property
+    def multiplies_by_inputs(self) -> bool:
+        """Whether attributions are in the units of the output."""
+        return self._multiply_by_inputs
+
+    def has_convergence_delta(self) -> bool:
+        """Yes: the gap of each draw."""
+        return True
+
+    def attribute(
+        self,
+        inputs: Tensor | tuple[Tensor, ...],
+        baselines: Any,
+        n_samples: int = 5,
+        stdevs: float | tuple[float, ...] = 0.0,
+        target: Any = None,
+        additional_forward_args: Any = None,
+        return_convergence_delta: bool = False,
+        *,
+        internal_batch_size: int | str = "auto",
+        show_progress: bool = False,
+        seed: int | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Any:
+        """Explain an output by gradients between samples and baselines.
+
+        Parameters
+        ----------
+        inputs : Tensor [N, ...] or tuple of them, floating
+        baselines : Tensor [B, ...], tuple of them, or function of the inputs that returns them
+            The distribution of baselines.
+        n_samples : int, default 5
+            Draws for each sample.
+        stdevs : float or tuple, default 0.0
+            Standard deviation of the noise; one for each input.
+        target, additional_forward_args, internal_batch_size : as in `Saliency.attribute`.
+        return_convergence_delta : bool, default False
+            Also return the gap of each draw, sum R_i - (S(x + e) - S(x')), [N n_samples], sample by
+            sample.
+        show_progress : bool, default False
+            A progress bar.
+        seed, generator : optional
+            Where draws come from; neither: PyTorch's global generator.
+
+        Returns
+        -------
+        attributions : Tensor or tuple of Tensor
+            Like the inputs; [targets, N, ...] for several targets per input.
+        delta : Tensor [N n_samples] or [targets, N n_samples]
+            Only with return_convergence_delta.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If an argument does not fit; before any work.
+
+        Examples
+        --------
+        >>> import torch
+        >>> from xaifast import attr
+        >>> shap = attr.GradientShap(lambda x: (x**2).sum(1))
+        >>> shap.attribute(torch.ones(1, 2), torch.zeros(1, 2), n_samples=2000, seed=0).round(
+        ...     decimals=1)
+        tensor([[1., 1.]])
+        """
+        name = "GradientShap"
+        call = make_call(name, self.forward_func, inputs, target, additional_forward_args)
+        count = check_count(name, "n_samples", n_samples)
+        levels = check_stdevs(name, stdevs, call.inputs)
+        distribution = check_distribution(name, baselines, call.inputs)
+        if not call.batch:
+            return call.nothing(return_convergence_delta)
+        draws = _Draws(call, distribution, levels, count, generator_of(name, seed, generator))
+        with plain_mode():
+            model = self._evaluator.model(call, call.batch * count)
+            mean, gaps = self._average(
+                model, draws, internal_batch_size, show_progress, return_convergence_delta
+            )
+        if not return_convergence_delta:
+            return call.shaped(mean)
+        return call.shaped(mean), call.one_target(gaps)
+
+    def _average(
+        self, model: Model, draws: _Draws, size: int | str, show: bool, with_gaps: bool
+    ) -> tuple[list[Tensor], Tensor]:
+        call, total = model.call, model.call.batch * draws.count
+        sums: list[Tensor] = []
+        gaps: list[Tensor] = []
+        with progress_bar(total, call.who, show) as bar:
+
+            def work(part: slice) -> None:
+                row = torch.arange(part.start, part.stop)
+                found, sample = self._explain(model, draws, row, gaps if with_gaps else None)
+                if not sums:
+                    sums.extend(_zeros(x, len(found[0])) for x in call.inputs)
+                weight = torch.full((len(row),), 1 / draws.count, dtype=torch.float64)
+                for s, a in zip(sums, found, strict=True):
+                    for t in range(len(a)):
+                        ops.accumulate_rows_(s[t], a[t], sample, weight)
+                bar.update(len(row))
+
+            run_in_batches(total, rows_at_once(model, size, total), work, size == "auto")
+        return sums, torch.cat(gaps, 1) if gaps else torch.empty(0)
+
+    def _explain(
+        self, model: Model, draws: _Draws, row: Tensor, gaps: list[Tensor] | None
+    ) -> tuple[list[Tensor], Tensor]:
+        """Attributions of some draws [targets, rows, ...], and the samples they belong to."""
+        sample, x, b, alpha = draws.rows(row)
+        each = torch.arange(len(row))
+        points = tuple(ops.path_points(u, v, each, alpha) for u, v in zip(x, b, strict=True))
+        _, found = gradients_of(model, points, sample)
+        g = check_gradients(found, model.call.who)
+        attributions = [s * (u - v) for s, u, v in zip(g, x, b, strict=True)]
+        if gaps is not None:
+            difference = _scores(model, x, sample) - _scores(model, b, sample)
+            gaps.append(torch.stack([row_sums(a) for a in attributions]).sum(0) - difference)
+        return (attributions if self._multiply_by_inputs else g), sample
+
+
+class _Draws:
+    """What is drawn for each sample: baseline, place on the path, noise; the same in any batch."""
+
+    def __init__(
+        self,
+        call: Call,
+        distribution: tuple[Tensor, ...],
+        levels: list[float],
+        count: int,
+        source: torch.Generator,
+    ) -> None:
+        self.inputs, self.distribution = call.inputs, distribution
+        self.levels, self.count = levels, count
+        total = call.batch * count  # sample by sample
+        self.seeds = seeds_for(call.inputs, source)
+        self.of = torch.randint(len(distribution[0]), (total,), generator=source)
+        self.alpha = torch.rand(total, generator=source, dtype=torch.float64)
+
+    def rows(self, row: Tensor) -> tuple[Tensor, tuple[Tensor, ...], tuple[Tensor, ...], Tensor]:
+        """Sample, noisy input, baseline and alpha of some draws."""
+        sample, draw = row // self.count, row % self.count
+        x = noisy(self.inputs, sample, draw, self.levels, self.seeds)
+        b = tuple(v[self.of[row].to(v.device)] for v in self.distribution)
+        return sample, x, b, self.alpha[row]
+
+
+def _zeros(x: Tensor, targets: int) -> Tensor:
+    return torch.stack([torch.zeros_like(x, dtype=sums_dtype(x))] * targets)
+
+
+def _scores(model: Model, points: tuple[Tensor, ...], sample: Tensor) -> Tensor:
+    output = model.output(points, sample)
+    return model.call.selection(output.shape[1:]).rows_of(sample).values(output)
