@@ -129,9 +129,8 @@ class NoiseTunnel(Attribution):
                 "For example NoiseTunnel(Saliency(model)).",
             )  # fmt: skip
         self.attribution_method = attribution_method
-        self.forward_func = getattr(attribution_method, "forward_func", None) or (
-            getattr(attribution_method, "model", None)
-        )
+        explained = getattr(attribution_method, "forward_func", None)
+        self.forward_func = explained or attribution_method.model
 
     @property
     def multiplies_by_inputs(self) -> bool:
