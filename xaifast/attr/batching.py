@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -41,8 +40,8 @@ def free_memory(device: torch.device) -> int:
 
 def need_of(propagation: Propagation, targets: int, itemsize: int) -> Need:
     """What one sample needs on its way through a graph and back, for some targets."""
-    kept = sum(math.prod(n.shape) for n in propagation.steps if n in propagation.kept)
-    largest = max((math.prod(n.shape) for n in propagation.steps if n.floating), default=1)
+    kept = sum(n.elements for n in propagation.steps if n in propagation.kept)
+    largest = max((n.elements for n in propagation.steps if n.floating), default=1)
     in_flight = (2 + 3 * targets) * largest
     return Need(itemsize * (kept + in_flight), itemsize * targets * largest)
 

@@ -10,7 +10,7 @@ from .conditions import Composite, Entry, kind
 
 
 def _is_linear(node: Node) -> bool:
-    return node.layer is not None
+    return LinearGradient().check(node) is None
 
 
 def _keeps_shape(node: Node) -> bool:

@@ -112,9 +112,10 @@ class Node:
 
     name: unique; kind: the word that composites match ("conv", "linear", "activation", ...); op:
     the ATen operation; module, module_type, source: where in the user's model; shape: of the
-    output, without the batch; inputs: the operands that carry relevance; low, high: bounds of the
-    values; floating: a tensor of real numbers; constant: depends on parameters only; carries: has
-    relevance; first, last, depth: position among the layers with weights; layer: its linear map;
+    output, without the batch; by_sample: whether the leading dimension is the batch, and no other
+    depends on it; elements: how many numbers one sample has; inputs: the operands that carry
+    relevance; low, high: bounds of the values; floating: a tensor of real numbers; constant:
+    depends on parameters only; carries: has relevance; first, last, depth: position among the layers with weights; layer: its linear map;
     rectified: relevance vanishes wherever the output is not positive (set when rules are known).
     """
 
@@ -129,6 +130,8 @@ class Node:
     module_type: type | None = None
     source: str = ""
     shape: tuple = ()
+    by_sample: bool = False
+    elements: int = 0
     inputs: tuple[Node, ...] = ()
     users: list[Node] = field(default_factory=list)
     floating: bool = False
@@ -203,6 +206,26 @@ def _source_of(node: fx.Node) -> str:
 def _shape(node: fx.Node) -> tuple:
     value = node.meta.get("val")
     return tuple(value.shape) if isinstance(value, Tensor) else ()
+
+
+def _hint(size: Any) -> int:
+    """A size in the example that the model was captured with."""
+    return int(size.node.hint) if isinstance(size, torch.SymInt) else int(size)
+
+
+def _mark_samples(nodes: dict[fx.Node, Node], rows: tuple[bool, ...] | None) -> None:
+    """How each value depends on the batch."""
+    inputs = [n for n in nodes.values() if n.kind == "input"]
+    leading = {n: _shape(node)[:1] for node, n in nodes.items()}
+    with_rows = [n for n in inputs if leading[n] and (rows is None or rows[n.leaf.index])]  # type: ignore[union-attr]
+    if not with_rows:
+        return
+    (batch,) = leading[with_rows[0]]
+    for node, made in nodes.items():
+        shape = _shape(node)
+        concrete = all(not isinstance(size, torch.SymInt) for size in shape[1:])
+        made.by_sample = bool(shape) and str(shape[0]) == str(batch) and concrete
+        made.elements = math.prod(map(_hint, shape)) // max(1, _hint(batch))
 
 
 def _floating(node: fx.Node) -> bool:
@@ -482,6 +505,7 @@ def build_graph(
         for x in node.inputs:
             x.users.append(node)
     _mark_positions(nodes)
+    _mark_samples(known, captured.rows)
     survivors = _survivors(captured.graph)
     outputs_of: dict[str, list[Node]] = {}
     for path, node in calls:

@@ -394,6 +394,9 @@ class Linear(Layer):
     def spread(self, R: Tensor, share: Tensor, like: Tensor) -> Tensor:
         return (R.sum(-1, keepdim=True) * share[..., :1]).expand(len(R), *like.shape)
 
+    def gradient(self, R: Tensor) -> Tensor:
+        return self.transpose(R, self.weight, R)
+
     def multiply(self, u: Tensor, c: Tensor, parts: int) -> Tensor:
         R = u * c
         return R if parts == 1 else sum(R.chunk(parts, -1))  # type: ignore[return-value]

@@ -98,4 +98,6 @@ def linear_prefix(propagation: Propagation, whole: bool = True) -> Prefix:
     read = {x for node in rest if node not in sizes for x in _operands(node)} | {graph.output}
     stations = [n for n in graph.nodes if n in affine and n in read]
     sized = [x for n in rest if n in sizes for x in _operands(n) if x in affine and x not in read]
+    if whole and not all(n.by_sample for n in (*stations, *sized)):  # rows must be samples there
+        return linear_prefix(propagation, whole=False)
     return Prefix(propagation, affine, stations, before, rest, sized)

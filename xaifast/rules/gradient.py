@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from ..graph.facts import Node
+from ..graph.layers import Linear
 from .base import Rule
 
 # Activation functions that let positive values through and (nearly) nothing else: where guided
@@ -115,8 +116,12 @@ class LinearGradient(Rule):
     needs_inputs = needs_output = False
 
     def check(self, node: Node) -> str | None:
-        """The weights must not depend on the input."""
-        return None if node.layer is not None else "LinearGradient needs constant weights"
+        """The weights must not depend on the input, nor the shape of a sample on the batch."""
+        if node.layer is None:
+            return "LinearGradient needs constant weights"
+        if node.inputs[0].by_sample or isinstance(node.layer, Linear):
+            return None
+        return "LinearGradient needs an input whose rows are samples"
 
     def fuses(self, node: Node, rectified: bool) -> bool:
         """No value is read: a ReLU behind may be computed with the layer."""
@@ -143,7 +148,8 @@ class SumGradient(Rule):
 
     def check(self, node: Node) -> str | None:
         """Both operands must have the shape of the sum."""
-        if node.kind == "add" and all(x.shape == node.shape for x in node.inputs):
+        rows = all(x.by_sample for x in (node, *node.inputs))
+        if node.kind == "add" and rows and all(x.shape == node.shape for x in node.inputs):
             return None
         return "SumGradient needs two operands of the shape of their sum"
 
