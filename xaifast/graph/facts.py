@@ -115,8 +115,9 @@ class Node:
     output, without the batch; by_sample: whether the leading dimension is the batch, and no other
     depends on it; elements: how many numbers one sample has; inputs: the operands that carry
     relevance; low, high: bounds of the values; floating: a tensor of real numbers; constant:
-    depends on parameters only; carries: has relevance; first, last, depth: position among the layers with weights; layer: its linear map;
-    rectified: relevance vanishes wherever the output is not positive (set when rules are known).
+    depends on parameters only; carries: has relevance; first, last, depth: position among the
+    layers with weights; layer: its linear map; rectified: relevance vanishes wherever the output is
+    not positive (set when rules are known).
     """
 
     name: str
