@@ -88,7 +88,8 @@ def module_of(function: Callable) -> nn.Module | None:
 
 def _clean(x: Tensor) -> Tensor:
     """A tensor that autograd may look at, and that is not the user's leaf."""
-    return x.clone() if x.is_inference() else x.detach()
+    with torch.inference_mode(False):
+        return x.clone() if x.is_inference() else x.detach()
 
 
 @dataclass(eq=False)

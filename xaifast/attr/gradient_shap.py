@@ -189,7 +189,7 @@ class _Draws:
 
     Every baseline comes as often as any other (up to one), and the places are stratified: the k-th
     of n lies in [k / n, (k + 1) / n). Each alone is uniform, so the estimate is unbiased; its error
-    falls faster than that of independent draws. Baselines and places serve all samples alike, so
+    is smaller than that of independent draws. Baselines and places serve all samples alike, so
     that what a sample gets does not depend on the others.
     """
 

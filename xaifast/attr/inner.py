@@ -39,6 +39,15 @@ def _path_of(who: str, model: nn.Module, layer: Any) -> str:
     return found
 
 
+def check_floating(who: str, x: Tensor) -> None:
+    """Refuse what has no gradient."""
+    if not x.is_floating_point():
+        raise ModelError(
+            f"{who}: what passes the layer must be floating; it is {describe(x)}. Explain the "
+            "output of the embedding, not its input."
+        )
+
+
 class _Watch:
     """Looks at what passes one module in one run, and may put something else in its place."""
 
@@ -62,11 +71,8 @@ class _Watch:
                 f"{self.who}: layer {type(module).__name__} must take or return tensors; it has "
                 f"{describe(passing)}. Explain a module behind it that does."
             )
-        if self.leaf and not all(x.is_floating_point() for x in given):
-            raise ModelError(
-                f"{self.who}: what passes layer {type(module).__name__} must be floating; it has "
-                f"{describe(given[0])}. Explain the output of the embedding (not its input)."
-            )
+        for x in given if self.leaf else ():
+            check_floating(self.who, x)
         self.values = self._replaced(given)
         # What comes behind may change it in place: hand on a copy, keep the value.
         onward = tuple(v.clone() for v in self.values)

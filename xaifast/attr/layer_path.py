@@ -16,7 +16,7 @@ from .base import progress_bar
 from .baselines import check_baselines
 from .batching import batches, check_batch_size
 from .evaluation import PlainModel, row_sums, rows_at_once, scores_of
-from .inner import Inner, Values
+from .inner import Inner, Values, check_floating
 from .layer import LayerAttribution, joined
 from .path import PathSum, sum_along_paths
 from .quadrature import check_method, check_steps, nodes_and_weights
@@ -36,7 +36,10 @@ class _LayerModel:
         """What passes the layers for these inputs."""
         values = self.inner.values(self.call, inputs, samples, self.at_input)
         self.counts = [len(vs) for vs in values]
-        return [v for vs in values for v in vs]
+        flat = [v for vs in values for v in vs]
+        for v in flat:
+            check_floating(self.inner.who, v)
+        return flat
 
     def grouped(self, flat: Sequence[Tensor]) -> list[Values]:
         """Values of each layer, from those of all in a row."""
