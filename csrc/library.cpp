@@ -64,6 +64,19 @@ TORCH_LIBRARY(xaifast, m) {
   // the element in the sample alone, in float32; draw [R] int64, std [N] float64.
   m.def("add_noise(Tensor x, Tensor sample, Tensor draw, Tensor std, int seed) -> Tensor");
 
+  // Windows over all dimensions behind N, one entry of window and stride for each: along a
+  // dimension of size S there are ceil((S - window) / stride) + 1, the last cut off at the border,
+  // and they are counted with the last dimension fastest.
+
+  // out[k N + n] = x[n], but x'[n] inside of window first + k, for k in [0, count).
+  m.def(
+      "occlude_windows(Tensor x, Tensor baseline, int[] window, int[] stride, int first, "
+      "int count) -> Tensor");
+  // out[t, e] = sum (or average) of scores[t, k] over the windows k that cover e; 0 without any.
+  m.def(
+      "scatter_windows(Tensor scores, int[] shape, int[] window, int[] stride, bool average) "
+      "-> Tensor");
+
   // A hash of a sample of the values of dense CPU tensors, to notice that weights have changed.
   m.def("fingerprint(Tensor[] tensors) -> int");
 }

@@ -12,12 +12,15 @@
 #include "common/floats.h"
 #include "common/stabilizer.h"
 
-// Before a loop over targets: mostly there is one, and unrolling would cost registers.
+// XAI_UNROLL(n) before a loop unrolls it n times on the device. XAI_NO_UNROLL is for loops over
+// targets: mostly there is one, and unrolling would cost registers.
 #ifdef __CUDACC__
-#define XAI_NO_UNROLL _Pragma("unroll 1")
+#define XAI_PRAGMA(text) _Pragma(#text)
+#define XAI_UNROLL(n) XAI_PRAGMA(unroll n)
 #else
-#define XAI_NO_UNROLL
+#define XAI_UNROLL(n)
 #endif
+#define XAI_NO_UNROLL XAI_UNROLL(1)
 
 namespace xaifast {
 
@@ -74,8 +77,21 @@ __device__ inline void store_16_bytes(void* p, const void* pack) {
 
 // p must be aligned to W numbers.
 template <int W, class T>
+XAI_HOST_DEVICE inline Pack<T, W> load_pack(const T* p) {
+  return *reinterpret_cast<const Pack<T, W>*>(p);
+}
+
+template <int W, class T>
+XAI_HOST_DEVICE inline void store_pack(T* p, const Pack<T, W>& pack) {
+#ifdef __CUDA_ARCH__
+  if constexpr (sizeof(pack) == sizeof(uint4)) return store_16_bytes(p, &pack);
+#endif
+  *reinterpret_cast<Pack<T, W>*>(p) = pack;
+}
+
+template <int W, class T>
 XAI_HOST_DEVICE inline void load(const T* p, Compute<T> (&x)[W]) {
-  const auto pack = *reinterpret_cast<const Pack<T, W>*>(p);
+  const auto pack = load_pack<W>(p);
   for (int w = 0; w < W; ++w) x[w] = widen<T>(pack.v[w]);
 }
 
@@ -83,10 +99,7 @@ template <int W, class T>
 XAI_HOST_DEVICE inline void store(T* p, const Compute<T> (&x)[W]) {
   Pack<T, W> pack;
   for (int w = 0; w < W; ++w) pack.v[w] = narrow<T>(x[w]);
-#ifdef __CUDA_ARCH__
-  if constexpr (sizeof(pack) == sizeof(uint4)) return store_16_bytes(p, &pack);
-#endif
-  *reinterpret_cast<Pack<T, W>*>(p) = pack;
+  store_pack(p, pack);
 }
 
 // Whether packs may start at each of these pointers.

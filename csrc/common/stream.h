@@ -11,15 +11,29 @@
 
 namespace xaifast {
 
-// Launches f.operator()<T>(stream) on the device of x.
+// Launches f(stream) on the device of x.
 template <class F>
-void run(const char* op, const at::Tensor& x, const F& f) {
+void launch_on(const char* op, const at::Tensor& x, const F& f) {
   const c10::cuda::CUDAGuard guard(x.device());
-  const cudaStream_t stream = c10::cuda::getCurrentCUDAStream();
-  cudaError_t error = cudaSuccess;
-  dispatch<__nv_bfloat16, __half>(x, [&]<class T>() { error = f.template operator()<T>(stream); });
+  const cudaError_t error = f(c10::cuda::getCurrentCUDAStream());
   TORCH_CHECK(error == cudaSuccess, op,
               ": the CUDA kernel could not be launched: ", cudaGetErrorString(error));
+}
+
+// The same with f.operator()<T>(stream), T the number type of x.
+template <class F>
+void run(const char* op, const at::Tensor& x, const F& f) {
+  dispatch<__nv_bfloat16, __half>(x, [&]<class T>() {
+    launch_on(op, x, [&](cudaStream_t stream) { return f.template operator()<T>(stream); });
+  });
+}
+
+// The same for kernels that only copy; see dispatch_words.
+template <class F>
+void run_words(const char* op, const at::Tensor& x, const F& f) {
+  dispatch_words(x, [&]<class Word>() {
+    launch_on(op, x, [&](cudaStream_t stream) { return f.template operator()<Word>(stream); });
+  });
 }
 
 }  // namespace xaifast

@@ -65,6 +65,21 @@ void dispatch(const at::Tensor& x, const F& f) {
   }
 }
 
+// The same for kernels that only copy: an unsigned integer of the size of a number of x.
+template <class F>
+void dispatch_words(const at::Tensor& x, const F& f) {
+  switch (x.element_size()) {
+    case 2:
+      return f.template operator()<std::uint16_t>();
+    case 4:
+      return f.template operator()<std::uint32_t>();
+    case 8:
+      return f.template operator()<std::uint64_t>();
+    default:
+      TORCH_INTERNAL_ASSERT(false, "a dtype that check_dtype lets through: ", x.scalar_type());
+  }
+}
+
 template <class T>
 const T* in(const at::Tensor& x) {
   return static_cast<const T*>(x.const_data_ptr());

@@ -10,7 +10,9 @@
 
 #include "sampling/accumulate.h"
 #include "sampling/noise.h"
+#include "sampling/occlude.h"
 #include "sampling/path.h"
+#include "sampling/scatter.h"
 
 namespace xaifast {
 
@@ -26,5 +28,13 @@ cudaError_t accumulate_rows_cuda(const G* g, const std::int64_t* sample, const d
 template <class T>
 cudaError_t add_noise_cuda(const T* x, const std::int64_t* sample, const std::int64_t* draw,
                            const double* std, T* out, const NoiseShape& shape, cudaStream_t stream);
+
+template <class Word>
+cudaError_t occlude_windows_cuda(const Word* x, const Word* baseline, Word* out,
+                                 const OccludeShape& shape, cudaStream_t stream);
+
+template <class T>
+cudaError_t scatter_windows_cuda(const T* scores, T* out, const ScatterShape& shape,
+                                 cudaStream_t stream);
 
 }  // namespace xaifast

@@ -44,10 +44,27 @@ struct SamplingOps {
     return p.out;
   }
 
+  static at::Tensor occlude_windows(const at::Tensor& x, const at::Tensor& baseline,
+                                    at::IntArrayRef window, at::IntArrayRef stride,
+                                    std::int64_t first, std::int64_t count) {
+    const Occlude p = plan_occlude(x, baseline, window, stride, first, count);
+    Backend::occlude(p);
+    return p.out;
+  }
+
+  static at::Tensor scatter_windows(const at::Tensor& scores, at::IntArrayRef shape,
+                                    at::IntArrayRef window, at::IntArrayRef stride, bool average) {
+    const Scatter p = plan_scatter(scores, shape, window, stride, average);
+    Backend::scatter(p);
+    return p.out;
+  }
+
   static void add_to(torch::Library& m) {
     m.impl("path_points", &path_points);
     m.impl("accumulate_rows_", &accumulate_rows_);
     m.impl("add_noise", &add_noise);
+    m.impl("occlude_windows", &occlude_windows);
+    m.impl("scatter_windows", &scatter_windows);
   }
 };
 

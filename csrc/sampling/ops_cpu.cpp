@@ -32,6 +32,21 @@ struct Cpu {
                        in<double>(p.std), out<T>(p.out), p.shape, begin, end);
         });
   }
+
+  static void occlude(const Occlude& p) {
+    run_words(p.x, p.shape.batch.rows, p.shape.batch.size,
+              [&]<class Word>(std::int64_t begin, std::int64_t end) {
+                occlude_windows<Word>(in<Word>(p.x), in<Word>(p.baseline), out<Word>(p.out),
+                                      p.shape, begin, end);
+              });
+  }
+
+  static void scatter(const Scatter& p) {
+    run(p.scores, p.shape.lines(), p.shape.line(),
+        [&]<class T>(std::int64_t begin, std::int64_t end) {
+          scatter_windows<T>(in<T>(p.scores), out<T>(p.out), p.shape, begin, end);
+        });
+  }
 };
 
 }  // namespace

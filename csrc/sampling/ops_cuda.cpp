@@ -32,6 +32,19 @@ struct Cuda {
                                in<double>(p.std), out<T>(p.out), p.shape, stream);
     });
   }
+
+  static void occlude(const Occlude& p) {
+    run_words("occlude_windows", p.x, [&]<class Word>(cudaStream_t stream) {
+      return occlude_windows_cuda<Word>(in<Word>(p.x), in<Word>(p.baseline), out<Word>(p.out),
+                                        p.shape, stream);
+    });
+  }
+
+  static void scatter(const Scatter& p) {
+    run("scatter_windows", p.scores, [&]<class T>(cudaStream_t stream) {
+      return scatter_windows_cuda<T>(in<T>(p.scores), out<T>(p.out), p.shape, stream);
+    });
+  }
 };
 
 }  // namespace

@@ -6,10 +6,15 @@
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/empty.h>
 
+#include <algorithm>
+#include <vector>
+
 #include "common/tensors.h"
 #include "sampling/accumulate.h"
 #include "sampling/noise.h"
+#include "sampling/occlude.h"
 #include "sampling/path.h"
+#include "sampling/scatter.h"
 
 namespace xaifast {
 
@@ -89,8 +94,8 @@ inline Path plan_path(const at::Tensor& x, const at::Tensor& baseline, const at:
   constexpr const char* op = "path_points";
   check_samples(op, "x", x);
   Path p;
-  p.baseline = plan_baseline(op, baseline, x);
   p.sample = plan_sample(op, sample, x);
+  p.baseline = plan_baseline(op, baseline, x);
   const std::int64_t rows = p.sample.size(0);
   check_list(op, "alpha", alpha, at::kDouble, rows, "row of the batch", x);
   p.x = x.contiguous(layout_of(x));
@@ -173,6 +178,118 @@ inline Noise plan_noise(const at::Tensor& x, const at::Tensor& sample, const at:
   // With one position or one channel both layouts are the same in memory.
   const bool last = is_channels_last(layout_of(x)) && x.size(1) > 0;
   p.shape = {batch_shape(x, rows), last ? x.size(1) : 1, static_cast<std::uint64_t>(seed)};
+  return p;
+}
+
+// ---- windows ----------------------------------------------------------------------------------
+
+inline void check_windows(const char* op, at::IntArrayRef shape, at::IntArrayRef window,
+                          at::IntArrayRef stride) {
+  for (const auto& list : {window, stride}) {
+    TORCH_CHECK_VALUE(list.size() == shape.size(), op, ": window and stride must have one entry ",
+                      "for each dimension of a sample ", shape, ", got ", window, " and ", stride);
+  }
+  for (std::size_t d = 0; d < shape.size(); ++d) {
+    const std::int64_t size = std::max<std::int64_t>(shape[d], 1);
+    TORCH_CHECK_VALUE(window[d] >= 1 && window[d] <= size, op, ": window must lie in [1, ", size,
+                      "] along dimension ", d, " of a sample ", shape, ", got ", window);
+    TORCH_CHECK_VALUE(stride[d] >= 1, op, ": stride must be positive, got ", stride);
+  }
+}
+
+// Axes that make no difference are merged into the one before them; see windows.h.
+inline Windows merge_axes(const std::vector<WindowAxis>& axes) {
+  Windows w;
+  w.axes = 0;
+  for (const WindowAxis& a : axes) {
+    if (w.axes > 0 && a.window == a.size) {  // every window covers it in full
+      WindowAxis& before = w.axis[w.axes - 1];
+      before.size *= a.size;
+      before.window *= a.size;
+      before.stride *= a.size;
+    } else if (w.axes == 1 && w.axis[0].size == 1) {
+      w.axis[0] = a;
+    } else {
+      w.axis[w.axes++] = a;
+    }
+  }
+  return w;
+}
+
+struct WindowPlan {
+  Windows windows;
+  std::int64_t K;  // how many windows there are
+};
+
+// The axes of a sample in the order of memory.
+inline WindowPlan plan_windows(const char* op, at::IntArrayRef shape, at::IntArrayRef window,
+                               at::IntArrayRef stride, bool channels_last) {
+  check_windows(op, shape, window, stride);
+  std::vector<WindowAxis> axes;
+  std::vector<std::int64_t> positions;
+  for (std::size_t d = 0; d < shape.size(); ++d) {
+    const std::int64_t size = std::max<std::int64_t>(shape[d], 1);
+    const std::int64_t step = std::min(stride[d], size);  // a longer one leaves the axis as well
+    positions.push_back(window_positions(size, window[d], step));
+    axes.push_back({size, window[d], step, positions.back(), 1});
+  }
+  const std::int64_t K = checked_product(op, "the list of windows", positions);
+  for (std::size_t d = axes.size() - 1; d > 0; --d) {  // the last dimension is counted fastest
+    axes[d - 1].step = axes[d].step * axes[d].positions;
+  }
+  if (channels_last) std::rotate(axes.begin(), axes.begin() + 1, axes.end());
+  return {merge_axes(axes), K};
+}
+
+struct Occlude {
+  at::Tensor x, baseline, out;
+  OccludeShape shape;
+};
+
+inline Occlude plan_occlude(const at::Tensor& x, const at::Tensor& baseline, at::IntArrayRef window,
+                            at::IntArrayRef stride, std::int64_t first, std::int64_t count) {
+  constexpr const char* op = "occlude_windows";
+  check_samples(op, "x", x);
+  const auto format = layout_of(x);
+  const auto sample = x.sizes().slice(1);
+  const auto [windows, K] = plan_windows(op, sample, window, stride, is_channels_last(format));
+  TORCH_CHECK_VALUE(first >= 0 && count >= 0 && first <= K && count <= K - first, op,
+                    ": first and count must name some of the ", K, " windows, got first=", first,
+                    " and count=", count);
+  checked_product(op, "the batch", {count, x.size(0), product_of(sample)});
+  Occlude p;
+  p.baseline = plan_baseline(op, baseline, x);
+  p.x = x.contiguous(format);
+  p.out = empty_rows(x, count * x.size(0));
+  p.shape = {batch_shape(x, count * x.size(0), p.baseline.size(0)), first, windows};
+  return p;
+}
+
+struct Scatter {
+  at::Tensor scores, out;
+  ScatterShape shape;
+};
+
+inline Scatter plan_scatter(const at::Tensor& scores, at::IntArrayRef shape, at::IntArrayRef window,
+                            at::IntArrayRef stride, bool average) {
+  constexpr const char* op = "scatter_windows";
+  check_dtype(op, "scores", scores);
+  TORCH_CHECK_VALUE(
+      !shape.empty() &&
+          std::all_of(shape.begin(), shape.end(), [](std::int64_t s) { return s >= 0; }),
+      op, ": shape must be that of a sample, with at least one dimension, got ", shape);
+  const std::int64_t size = checked_product(op, "a sample", shape);
+  const auto [windows, K] = plan_windows(op, shape, window, stride, /*channels_last=*/false);
+  TORCH_CHECK_VALUE(scores.dim() == 2 && scores.size(1) == K, op, ": scores must be [T, ", K,
+                    "], one for each window of ", window, " with stride ", stride, " in ", shape,
+                    ", got ", scores.sizes());
+  Scatter p;
+  checked_product(op, "the result", {scores.size(0), size});
+  auto sizes = shape.vec();
+  sizes.insert(sizes.begin(), scores.size(0));
+  p.scores = scores.contiguous();
+  p.out = at::empty(sizes, scores.options());
+  p.shape = {scores.size(0), size, K, average, windows};
   return p;
 }
 

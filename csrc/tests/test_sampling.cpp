@@ -1,6 +1,8 @@
 // Native tests of the sampling kernels; how they are made: checks.h.
 #include <algorithm>
+#include <array>
 #include <cmath>
+#include <iterator>
 #include <string>
 #include <vector>
 
@@ -8,8 +10,12 @@
 #include "sampling/accumulate_element.h"
 #include "sampling/noise.h"
 #include "sampling/noise_element.h"
+#include "sampling/occlude.h"
+#include "sampling/occlude_element.h"
 #include "sampling/path.h"
 #include "sampling/path_element.h"
+#include "sampling/scatter.h"
+#include "sampling/scatter_element.h"
 #include "tests/checks.h"
 
 namespace xaifast {
@@ -304,12 +310,190 @@ void test_noise() {
          {value(x[0]), nan, nan, nan, nan});
 }
 
+// ---- windows ----------------------------------------------------------------------------------
+
+struct WindowCase {
+  Windows windows;
+  int64_t size;
+  int64_t K;
+};
+
+// From {size, window, stride} of each axis, in an order in which the last is counted fastest.
+WindowCase window_case(std::initializer_list<std::array<int64_t, 3>> axes) {
+  WindowCase c{{static_cast<int>(axes.size()), {}}, 1, 1};
+  int d = c.windows.axes;
+  for (auto a = std::rbegin(axes); a != std::rend(axes); ++a) {
+    const auto [size, window, stride] = *a;
+    c.windows.axis[--d] = {size, window, stride, window_positions(size, window, stride), c.K};
+    c.size *= size;
+    c.K *= c.windows.axis[d].positions;
+  }
+  return c;
+}
+
+std::vector<WindowCase> window_cases() {
+  return {
+      window_case({{1, 1, 1}}),                                              // a single number
+      window_case({{13, 4, 3}}),                                             // a full last window
+      window_case({{13, 5, 3}}),                                             // one that is cut off
+      window_case({{13, 13, 2}}),                                            // one window
+      window_case({{9, 2, 4}}),                                              // gaps
+      window_case({{9, 1, 9}}),                                              // beyond the border
+      window_case({{20, 7, 1}}),                                             // steps of one
+      window_case({{3, 3, 1}, {6, 2, 2}, {7, 3, 2}}),                        // contiguous
+      window_case({{6, 2, 2}, {21, 9, 6}}),                                  // channels last
+      window_case({{4, 2, 1}, {5, 4, 3}, {5, 2, 3}}),                        // some channels
+      window_case({{3, 2, 1}, {2, 1, 1}, {3, 2, 2}, {2, 2, 1}, {4, 3, 1}}),  // many axes
+  };
+}
+
+std::string window_label(const char* name, const WindowCase& c) {
+  std::string text = name;
+  for (int d = 0; d < c.windows.axes; ++d) {
+    const WindowAxis& a = c.windows.axis[d];
+    text += " | " + std::to_string(a.size) + " w" + std::to_string(a.window) + " s" +
+            std::to_string(a.stride);
+  }
+  return text;
+}
+
+bool covers(const Windows& w, int64_t k, int64_t e) {
+  bool inside = true;
+  for (int d = w.axes - 1; d >= 0; --d) {
+    const WindowAxis& a = w.axis[d];
+    const int64_t start = k / a.step % a.positions * a.stride;
+    inside = inside && start <= e % a.size && e % a.size < start + a.window;
+    e /= a.size;
+  }
+  return inside;
+}
+
+template <class Word>
+void test_occlude_case(const WindowCase& c, int64_t samples, int64_t baselines, int64_t first) {
+  const int64_t count = c.K - first;
+  const OccludeShape p{{count * samples, samples, baselines, c.size}, first, c.windows};
+  const auto what = window_label("occlude_windows", c) + " " + std::to_string(sizeof(Word)) +
+                    " bytes, " + std::to_string(samples) + " " + std::to_string(baselines);
+  std::vector<Word> x(samples * c.size), b(baselines * c.size), want(p.batch.rows * c.size);
+  for (std::size_t i = 0; i < x.size(); ++i) x[i] = static_cast<Word>(2 * i + 1);
+  for (std::size_t i = 0; i < b.size(); ++i) b[i] = static_cast<Word>(2 * i + 2);
+  for (int64_t i = 0; i < static_cast<int64_t>(want.size()); ++i) {
+    const int64_t e = i % c.size, n = i / c.size % samples, k = first + i / c.size / samples;
+    want[i] = covers(c.windows, k, e) ? b[p.batch.baseline_at(n) + e] : x[p.batch.at(n) + e];
+  }
+  std::vector<Word> out(want.size(), 0);
+  const int64_t middle = p.batch.rows / 3;
+  occlude_windows(x.data(), b.data(), out.data(), p, 0, middle);
+  occlude_windows(x.data(), b.data(), out.data(), p, middle, p.batch.rows);
+  check(out == want, what);
+  if (samples == 0) return;  // the launcher launches nothing
+  for (const Play grid : kPlays) {
+    std::fill(out.begin(), out.end(), Word(0));
+    play_packs<Word>(RepeatElement<Word>{x.data(), out.data(), samples * c.size, count}, grid);
+    play<1>(CoverElement<Word>{b.data(), out.data(), p}, grid);
+    check(out == want, what + " element");
+  }
+}
+
+// A sample without numbers has windows, but nothing is hidden and nothing scattered.
+void test_windows_of_nothing() {
+  const auto c = window_case({{3, 2, 1}, {1, 1, 1}});
+  const OccludeShape p{{c.K, 1, 1, 0}, 0, c.windows};
+  std::uint32_t none = 0;
+  occlude_windows<std::uint32_t>(&none, &none, &none, p, 0, c.K);
+  play<1>(CoverElement<std::uint32_t>{&none, &none, p}, kPlays[1]);
+  check(none == 0 && CoverElement<std::uint32_t>{}.size() == 0, "occlude_windows of nothing");
+  check(ScatterShape{3, 0, c.K, true, c.windows}.lines() == 0, "scatter_windows of nothing");
+}
+
+template <class Word>
+void test_occlude() {
+  auto cases = window_cases();
+  WindowCase last = window_case({{4, 2, 2}, {5, 2, 3}});  // channels last: the first counts fastest
+  last.windows.axis[0].step = 1;
+  last.windows.axis[1].step = last.windows.axis[0].positions;
+  cases.push_back(last);
+  for (const auto& c : cases) {
+    for (const int64_t samples : {0, 1, 3}) {
+      for (const int64_t first : {int64_t{0}, c.K / 2, c.K}) {
+        test_occlude_case<Word>(c, samples, samples, first);
+        test_occlude_case<Word>(c, samples, 1, first);
+      }
+    }
+  }
+}
+
+template <class T, int kAxes>
+void play_scatter(const std::string& what, const std::vector<T>& scores, const ScatterShape& p,
+                  const Doubles& want) {
+  for (const Play grid : kPlays) {
+    auto out = poison<T>(p.targets * p.size);
+    ScatterElement<T, kAxes> element{scores.data(), out.data(), p.targets, p.size,
+                                     p.K,           p.average,  {}};
+    fixed_axes(p.windows, element.axis);
+    play<1>(element, grid);
+    expect(what, out, want);
+  }
+}
+
+template <class T>
+void test_scatter_case(const WindowCase& c, int64_t targets, bool average) {
+  const ScatterShape p{targets, c.size, c.K, average, c.windows};
+  const auto what = window_label("scatter_windows", c) + " " + label<T>("", {targets, average});
+  const auto scores = numbers<T>(targets * c.K, 1);
+  Doubles want(static_cast<std::size_t>(targets * c.size), 0.0);
+  for (int64_t i = 0; i < targets * c.size; ++i) {
+    int64_t windows = 0;
+    for (int64_t k = 0; k < c.K; ++k) {
+      if (!covers(c.windows, k, i % c.size)) continue;
+      want[i] += value(scores[i / c.size * c.K + k]);
+      ++windows;
+    }
+    if (average && windows > 0) want[i] /= static_cast<double>(windows);
+  }
+  for (const int64_t parts : {1, 2, 5}) {  // as by so many threads
+    auto out = poison<T>(targets * c.size);
+    for (int64_t i = 0; i < parts; ++i) {
+      scatter_windows(scores.data(), out.data(), p, p.lines() * i / parts,
+                      p.lines() * (i + 1) / parts);
+    }
+    expect(what, out, want);
+  }
+  if (c.windows.axes <= kFewAxes) play_scatter<T, kFewAxes>(what + " element", scores, p, want);
+  play_scatter<T, kMaxAxes>(what + " element of many axes", scores, p, want);
+}
+
+template <class T>
+void test_scatter() {
+  for (const auto& c : window_cases()) {
+    for (const int64_t targets : {0, 1, 3}) {
+      test_scatter_case<T>(c, targets, false);
+      test_scatter_case<T>(c, targets, true);
+    }
+  }
+}
+
+// Windows are added in the same order on every device.
+void test_scatter_order() {
+  const auto c = window_case({{5, 4, 1}, {6, 3, 1}, {7, 5, 2}});
+  const ScatterShape p{1, c.size, c.K, true, c.windows};
+  std::vector<float> scores(c.K);
+  for (int64_t k = 0; k < c.K; ++k) scores[k] = 1.0f / static_cast<float>(k + 3);
+  auto out = poison<float>(c.size), element = out;
+  scatter_windows(scores.data(), out.data(), p, 0, p.lines());
+  ScatterElement<float, kFewAxes> e{scores.data(), element.data(), 1, p.size, p.K, true, {}};
+  fixed_axes(p.windows, e.axis);
+  play<1>(e, kPlays[0]);
+  check(out == element, "scatter_windows: one order of the windows");
+}
+
 template <class T>
 void test_type() {
   test_path<T>();
   test_path_without_samples<T>();
   test_accumulate<T>();
   test_noise<T>();
+  test_scatter<T>();
 }
 
 }  // namespace
@@ -322,6 +506,11 @@ int main() {
   test_type<BFloat16>();
   test_type<Float16>();
   test_accumulate_order();
+  test_occlude<std::uint16_t>();
+  test_occlude<std::uint32_t>();
+  test_occlude<std::uint64_t>();
+  test_scatter_order();
+  test_windows_of_nothing();
   test_philox<std::uint32_t>();
   test_philox<std::uint64_t>();
   test_standard_normal();

@@ -268,6 +268,117 @@ def test_noise_is_standard_normal(device):
             assert abs(torch.corrcoef(pair)[0, 1]) < 4 * sigma
 
 
+# ---- windows ----------------------------------------------------------------------------------
+
+WINDOWS = [  # sample, window, stride
+    ((13,), (4,), (3,)),
+    ((13,), (5,), (3,)),  # the last window is cut off
+    ((9,), (2,), (4,)),  # gaps
+    ((9,), (1,), (2**62,)),  # a window beyond the border
+    ((4, 20), (2, 7), (2, 1)),
+    ((3, 6, 7), (3, 2, 3), (1, 2, 2)),
+    ((4, 5, 5), (2, 4, 2), (1, 3, 3)),
+    ((2, 3, 4, 5), (1, 3, 2, 5), (1, 1, 2, 1)),
+    ((2, 3, 2, 3, 2, 4), (1, 2, 1, 2, 1, 3), (1, 1, 1, 2, 1, 1)),
+    ((1, 1, 1), (1, 1, 1), (1, 1, 1)),
+    ((3, 0, 2), (2, 1, 1), (1, 1, 1)),
+]
+
+
+@pytest.fixture(params=WINDOWS, ids=str)
+def windows(request):
+    return request.param
+
+
+def positions(shape, window, stride):
+    """How many windows there are along each dimension."""
+    return [
+        1 if size <= w else -((w - size) // s) + 1
+        for size, w, s in zip(shape, window, stride, strict=True)
+    ]
+
+
+def cover(shape, window, stride):
+    """Whether window k covers element e, [K, *shape], from the coordinates of e alone."""
+    counts = positions(shape, window, stride)
+    inside = torch.ones(*counts, *shape, dtype=torch.bool)
+    for d, (size, w, s, count) in enumerate(zip(shape, window, stride, counts, strict=True)):
+        start, e = torch.arange(count)[:, None] * s, torch.arange(size)
+        along = [1] * inside.dim()
+        along[d], along[len(shape) + d] = count, size
+        inside &= ((start <= e) & (e < start + w)).view(along)
+    return inside.flatten(0, len(shape) - 1)
+
+
+@pytest.mark.parametrize("samples", [0, 1, 3])
+def test_occlude_windows(windows, samples, dtype, layout, device):
+    shape, window, stride = windows
+    x = layout(signed(samples, *shape, device=device).to(dtype))
+    inside = cover(*windows).to(device)
+    count = len(inside)
+    for b, first in zip(baselines(x), (0, count // 2, count), strict=False):
+        part = (window, stride, first, count - first)
+        out = ops.occlude_windows(x, b, *part)
+        assert out.dtype == dtype
+        assert has_layout_of(out, x)
+        assert torch.equal(out, torch.where(inside[first:, None], b, x).flatten(0, 1))
+        assert torch.equal(out, reference.occlude_windows(x, b, *part))
+
+
+def test_occlusion_only_copies(device):
+    x = torch.tensor([[float("nan"), 1.0, float("inf"), -0.0]], device=device)
+    out = ops.occlude_windows(x, x + 1, [1], [3], 0, 2)
+    assert str(out.tolist()) == "[[nan, 1.0, inf, -0.0], [nan, 1.0, inf, 1.0]]"
+
+
+@pytest.mark.parametrize("average", [False, True])
+@pytest.mark.parametrize("targets", [0, 1, 3])
+def test_scatter_windows(windows, targets, average, dtype, layout, device):
+    inside = cover(*windows).double().to(device)
+    scores = layout(signed(targets, len(inside), device=device).to(dtype))
+    count = inside.sum(0).clamp(min=1) if average else 1
+    expected = torch.tensordot(scores.double(), inside, 1) / count
+    out = ops.scatter_windows(scores, *windows, average)
+    assert out.dtype == dtype
+    assert out.is_contiguous()
+    close(out, expected, dtype)
+    close(reference.scatter_windows(scores.double(), *windows, average), expected, torch.float64)
+
+
+def test_scattered_ones_are_ones_or_the_coverage(windows, dtype, device):
+    inside = cover(*windows).to(device)
+    ones = torch.ones(2, len(inside), dtype=dtype, device=device)
+    coverage = inside.sum(0).expand(2, *windows[0])
+    assert torch.equal(ops.scatter_windows(ones, *windows, average=False), coverage.to(dtype))
+    assert torch.equal(ops.scatter_windows(ones, *windows), (coverage > 0).to(dtype))
+
+
+@st.composite
+def any_windows(draw):
+    shape = draw(st.lists(st.integers(1, 6), min_size=1, max_size=4))
+    window = [draw(st.integers(1, size)) for size in shape]
+    stride = [draw(st.integers(1, 7)) for _ in shape]
+    return tuple(shape), window, stride
+
+
+@settings(deadline=None, max_examples=60)
+@given(windows=any_windows(), threads=st.integers(1, 3), seed=st.integers(0, 99))
+def test_scattering_is_adjoint_to_occluding(windows, threads, seed):
+    """What hiding takes away, weighted by scores, is the sample weighted by their scatter."""
+    torch.manual_seed(seed)
+    x, y = signed(1, *windows[0]), signed(*windows[0])
+    count = torch.tensor(positions(*windows)).prod().item()
+    scores = signed(1, count)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    hidden = x - ops.occlude_windows(x, torch.zeros_like(x), *windows[1:], 0, count)
+    on_elements = ops.scatter_windows(scores, *windows, average=False)
+    torch.set_num_threads(before)
+    assert torch.allclose((scores @ (hidden * y).flatten(1)).sum(), (x * y * on_elements).sum())
+    single = ops.occlude_windows(x, torch.zeros_like(x), *windows[1:], count - 1, 1)
+    assert torch.equal(x - single, hidden[-1:])
+
+
 # ---- contracts --------------------------------------------------------------------------------
 
 
@@ -279,6 +390,8 @@ def samples(device):
         "path_points": (x, x[:1], sample, alpha, True),
         "accumulate_rows_": (x, batch, sample, alpha),
         "add_noise": (x, sample, sample, alpha[:2], 7),
+        "occlude_windows": (x, x[:1], [4, 2, 2], [1, 2, 2], 1, 3),
+        "scatter_windows": (batch[:, :, 0, 0], [5, 5], [3, 4], [2, 2], True),
     }
 
 
@@ -310,6 +423,7 @@ def test_wrong_arguments_name_the_op_and_what_came():
     w = torch.ones(3, dtype=torch.float64)
     many = torch.zeros(1, dtype=torch.int64).expand(2**58)
     path, accumulate, noise = ops.path_points, ops.accumulate_rows_, ops.add_noise
+    occlude, scatter = ops.occlude_windows, ops.scatter_windows
     huge = torch.ones(1, 1).expand(1, 2**34 + 1)
     cases = [
         (lambda: path(x.int(), x, three, w), TypeError, "path_points: x must be float32.*got Int"),
@@ -363,6 +477,42 @@ def test_wrong_arguments_name_the_op_and_what_came():
             lambda: noise(huge, three, three, w[:1], 0),
             ValueError,
             r"add_noise: x must have at most 2\^32 samples of at most 2\^34 elements, got \[1, 17",
+        ),
+        (
+            lambda: occlude(x, x, [4, 2], [1, 1, 1], 0, 1),
+            ValueError,
+            r"occlude_windows: window and stride must have one entry.*\[4, 3, 3\], got \[4, 2\]",
+        ),
+        (
+            lambda: occlude(x, x, [4, 4, 1], [1, 1, 1], 0, 1),
+            ValueError,
+            r"window must lie in \[1, 3\] along dimension 1.*got \[4, 4, 1\]",
+        ),
+        (lambda: occlude(x, x, [4, 0, 1], [1, 1, 1], 0, 1), ValueError, r"window must lie in"),
+        (lambda: occlude(x, x, [4, 1, 1], [1, 0, 1], 0, 1), ValueError, r"stride must be positive"),
+        (
+            lambda: occlude(x, x, [4, 1, 1], [1, 1, 1], 8, 2),
+            ValueError,
+            "must name some of the 9 windows, got first=8 and count=2",
+        ),
+        (lambda: occlude(x, x, [4, 1, 1], [1, 1, 1], -1, 2), ValueError, "got first=-1"),
+        (
+            lambda: occlude(huge, huge[:, :1].expand_as(huge), [1], [1], 0, 2**34),
+            ValueError,
+            r"the batch must have less than 2\^60 elements.*fewer rows",
+        ),
+        (lambda: scatter(x[0, 0], [], [], []), ValueError, "shape must be that of a sample"),
+        (lambda: scatter(x[0, 0], [-1], [1], [1]), ValueError, "shape must be that of a sample"),
+        (lambda: scatter(x[0, 0].int(), [3], [1], [1]), TypeError, "scores must be float32"),
+        (
+            lambda: scatter(x[0, 0], [5], [2], [1]),
+            ValueError,
+            r"scores must be \[T, 4\], one for each window.*in \[5\], got \[3, 3\]",
+        ),
+        (
+            lambda: scatter(x[0, 0], [2**40, 2**40], [1, 1], [1, 1]),
+            ValueError,
+            r"scatter_windows: a sample must have less than 2\^60 elements",
         ),
     ]
     for call, error, message in cases:

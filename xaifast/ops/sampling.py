@@ -10,6 +10,8 @@ NaN (in a sum: left out).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -164,6 +166,103 @@ def add_noise(x: Tensor, sample: Tensor, draw: Tensor, std: Tensor, seed: int) -
     return _native.add_noise(x, sample, draw, std, seed)
 
 
+def occlude_windows(
+    x: Tensor,
+    baseline: Tensor,
+    window: Sequence[int],
+    stride: Sequence[int],
+    first: int,
+    count: int,
+) -> Tensor:
+    """Hide one window of the samples after the other.
+
+    out[k N + n] = x[n], but x'[n] inside of window first + k,   k = 0, ..., count - 1
+
+    Windows cover all dimensions behind N. Along a dimension of size S there are
+    ceil((S - window) / stride) + 1 of them (one, if window = S); they start at 0, stride, 2 stride,
+    ..., and the last is cut off at the border. They are counted with the last dimension fastest.
+
+    Parameters
+    ----------
+    x : [N, ...]
+        The samples.
+    baseline : [N, ...] or [1, ...]
+        x', what is put in place of the hidden elements; one row may serve all samples.
+    window, stride : one int for each dimension behind N
+        Size of the window, in [1, S], and the steps in which it moves.
+    first, count : int
+        Which of the windows.
+
+    Returns
+    -------
+    Tensor
+        out [count x N, ...], like x.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For dtypes, shapes or numbers that do not fit.
+
+    References
+    ----------
+    Zeiler and Fergus (2014), Visualizing and understanding convolutional networks, section 4.2.
+
+    Examples
+    --------
+    >>> import torch, xaifast.ops
+    >>> x = torch.tensor([[1.0, 2.0, 3.0, 4.0, 5.0]])
+    >>> xaifast.ops.occlude_windows(x, torch.zeros(1, 5), [2], [2], first=0, count=3)
+    tensor([[0., 0., 3., 4., 5.],
+            [1., 2., 0., 0., 5.],
+            [1., 2., 3., 4., 0.]])
+    """
+    call = _native.occlude_windows if is_native(x) else reference.occlude_windows
+    return call(x, baseline, window, stride, first, count)
+
+
+def scatter_windows(
+    scores: Tensor,
+    shape: Sequence[int],
+    window: Sequence[int],
+    stride: Sequence[int],
+    average: bool = True,
+) -> Tensor:
+    """Give each element the scores of the windows that cover it.
+
+    out[t, e] = sum of scores[t, k] over the windows k that cover e, divided by their number
+
+    Windows are those of `occlude_windows`. An element that none covers gets 0.
+
+    Parameters
+    ----------
+    scores : [T, K]
+        One for each of the K windows.
+    shape : list of int
+        Shape of a sample.
+    window, stride : one int for each dimension of a sample
+    average : bool, default True
+        False for the sum.
+
+    Returns
+    -------
+    Tensor
+        out [T, *shape], contiguous.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For a dtype, shapes or numbers that do not fit.
+
+    Examples
+    --------
+    >>> import torch, xaifast.ops
+    >>> xaifast.ops.scatter_windows(torch.tensor([[1.0, 3.0]]), [4], [3], [1])
+    tensor([[1., 2., 2., 3.]])
+    """
+    call = _native.scatter_windows if is_native(scores) else reference.scatter_windows
+    return call(scores, shape, window, stride, average)
+
+
 # ---- fake kernels: shapes and layouts only, for torch.compile and torch.export ---------------
 
 
@@ -186,3 +285,13 @@ def _(total, g, sample, weight):
 @torch.library.register_fake("xaifast::add_noise")
 def _(x, sample, draw, std, seed):
     return _empty_rows(x, sample.shape[0])
+
+
+@torch.library.register_fake("xaifast::occlude_windows")
+def _(x, baseline, window, stride, first, count):
+    return _empty_rows(x, count * x.shape[0])
+
+
+@torch.library.register_fake("xaifast::scatter_windows")
+def _(scores, shape, window, stride, average):
+    return scores.new_empty((scores.shape[0], *shape))

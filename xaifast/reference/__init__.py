@@ -15,7 +15,13 @@ from .relevance import (
     stabilize,
     stabilized_divide,
 )
-from .sampling import accumulate_rows_, add_noise, path_points
+from .sampling import (
+    accumulate_rows_,
+    add_noise,
+    occlude_windows,
+    path_points,
+    scatter_windows,
+)
 
 __all__ = [
     "accumulate_rows_",
@@ -23,10 +29,12 @@ __all__ = [
     "add_split",
     "backward_product",
     "multiply_parts",
+    "occlude_windows",
     "path_points",
     "pool_redistribute",
     "relprop_conv",
     "relprop_linear",
+    "scatter_windows",
     "split_signs",
     "stabilize",
     "stabilized_divide",

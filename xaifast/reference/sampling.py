@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -30,8 +33,9 @@ def path_points(x: Tensor, baseline: Tensor, sample: Tensor, alpha: Tensor, relu
 
 def accumulate_rows_(total: Tensor, g: Tensor, sample: Tensor, weight: Tensor) -> Tensor:
     """total[n] += weight[r] g[r] for each row r of sample n, one after the other."""
-    for r, n in enumerate(sample.tolist()):
-        total[n] += weight[r].to(total.dtype) * g[r].to(total.dtype)
+    terms = _column(weight, total) * g.to(total.dtype)
+    for n, term in zip(sample.tolist(), terms, strict=True):
+        total[n] += term
     return total
 
 
@@ -94,3 +98,56 @@ def add_noise(x: Tensor, sample: Tensor, draw: Tensor, std: Tensor, seed: int) -
     z = _standard_normal(torch.stack(_philox(list(counter), seed), -1)).flatten(1)
     noise = z[:, :size].reshape(len(sample), *x.shape[1:]).to(_compute(x))
     return (_rows(x, sample) + _column(std[sample], x) * noise).to(x.dtype)
+
+
+# ---- windows ----------------------------------------------------------------------------------
+
+
+def _starts(size: int, window: int, stride: int) -> range:
+    """Where windows start along a dimension: ceil((size - window) / stride) + 1 of them, or one."""
+    count = 1 if size <= window else -((window - size) // stride) + 1
+    return range(0, count * stride, stride)
+
+
+def _windows(
+    shape: Sequence[int], window: Sequence[int], stride: Sequence[int]
+) -> list[tuple[slice, ...]]:
+    """What each window covers of a sample, the last dimension counted fastest."""
+    axes = [
+        [slice(start, start + w) for start in _starts(size, w, s)]
+        for size, w, s in zip(shape, window, stride, strict=True)
+    ]
+    return list(itertools.product(*axes))
+
+
+def occlude_windows(
+    x: Tensor,
+    baseline: Tensor,
+    window: Sequence[int],
+    stride: Sequence[int],
+    first: int,
+    count: int,
+) -> Tensor:
+    """x, but x' inside of one window after the other."""
+    out = x.repeat(count, *[1] * (x.dim() - 1))
+    rows = out.view(count, *x.shape)
+    windows = _windows(x.shape[1:], window, stride)[first : first + count]
+    for row, inside in zip(rows, windows, strict=True):
+        row[(slice(None), *inside)] = baseline[(slice(None), *inside)]
+    return out
+
+
+def scatter_windows(
+    scores: Tensor,
+    shape: Sequence[int],
+    window: Sequence[int],
+    stride: Sequence[int],
+    average: bool,
+) -> Tensor:
+    """Each element's sum of the scores of the windows that cover it, or their average."""
+    out = torch.zeros(len(scores), *shape, dtype=_compute(scores), device=scores.device)
+    count = out.new_zeros(tuple(shape))
+    for score, inside in zip(scores.T, _windows(shape, window, stride), strict=True):
+        out[(slice(None), *inside)] += _column(score, out)
+        count[inside] += 1
+    return (out / count.clamp(min=1) if average else out).to(scores.dtype)
