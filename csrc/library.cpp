@@ -77,6 +77,16 @@ TORCH_LIBRARY(xaifast, m) {
       "scatter_windows(Tensor scores, int[] shape, int[] window, int[] stride, bool average) "
       "-> Tensor");
 
+  // Labels in [0, M) name the segment of each element: [N or 1, ...], with 1 for dimensions that
+  // share them. Nothing is read out of range for other labels.
+
+  // out[r, e] = x[n, e] if on[r, label(n, e)], else x'[n, e]; on [R, M] bool; other labels are on.
+  m.def(
+      "mask_segments(Tensor x, Tensor baseline, Tensor labels, Tensor on, Tensor sample) "
+      "-> Tensor");
+  // out[n, c, m] = sum of x[n, c, p] over the positions p of label m, in float64; x [N, C, ...].
+  m.def("segment_sums(Tensor x, Tensor labels, int segments) -> Tensor");
+
   // A hash of a sample of the values of dense CPU tensors, to notice that weights have changed.
   m.def("fingerprint(Tensor[] tensors) -> int");
 }

@@ -30,6 +30,10 @@ struct BatchShape {
   }
 };
 
+// Kernels that look into a sample see its axes. More of two numbers or more would not fit into 64
+// bits.
+inline constexpr int kMaxAxes = 64;
+
 template <class C>
 inline constexpr C kNotANumber = std::numeric_limits<C>::quiet_NaN();
 

@@ -9,10 +9,12 @@
 #include <cuda_runtime_api.h>
 
 #include "sampling/accumulate.h"
+#include "sampling/mask.h"
 #include "sampling/noise.h"
 #include "sampling/occlude.h"
 #include "sampling/path.h"
 #include "sampling/scatter.h"
+#include "sampling/segments.h"
 
 namespace xaifast {
 
@@ -36,5 +38,16 @@ cudaError_t occlude_windows_cuda(const Word* x, const Word* baseline, Word* out,
 template <class T>
 cudaError_t scatter_windows_cuda(const T* scores, T* out, const ScatterShape& shape,
                                  cudaStream_t stream);
+
+template <class Word>
+cudaError_t mask_segments_cuda(const Word* x, const Word* baseline, const std::int64_t* labels,
+                               const std::uint8_t* on, const std::int64_t* sample, Word* out,
+                               const MaskShape& shape, cudaStream_t stream);
+
+// order, ends and the steps between their rows: segments_element.h.
+template <class T>
+cudaError_t segment_sums_cuda(const T* x, const std::int64_t* order, const std::int64_t* ends,
+                              double* out, const SegmentShape& shape, std::int64_t row_sample_step,
+                              std::int64_t row_channel_step, cudaStream_t stream);
 
 }  // namespace xaifast

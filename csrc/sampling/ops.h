@@ -59,12 +59,29 @@ struct SamplingOps {
     return p.out;
   }
 
+  static at::Tensor mask_segments(const at::Tensor& x, const at::Tensor& baseline,
+                                  const at::Tensor& labels, const at::Tensor& on,
+                                  const at::Tensor& sample) {
+    const Mask p = plan_mask(x, baseline, labels, on, sample);
+    Backend::mask(p);
+    return p.out;
+  }
+
+  static at::Tensor segment_sums(const at::Tensor& x, const at::Tensor& labels,
+                                 std::int64_t segments) {
+    const Segments s = plan_segments(x, labels, segments);
+    Backend::sum(s);
+    return s.out;
+  }
+
   static void add_to(torch::Library& m) {
     m.impl("path_points", &path_points);
     m.impl("accumulate_rows_", &accumulate_rows_);
     m.impl("add_noise", &add_noise);
     m.impl("occlude_windows", &occlude_windows);
     m.impl("scatter_windows", &scatter_windows);
+    m.impl("mask_segments", &mask_segments);
+    m.impl("segment_sums", &segment_sums);
   }
 };
 

@@ -47,6 +47,24 @@ struct Cpu {
           scatter_windows<T>(in<T>(p.scores), out<T>(p.out), p.shape, begin, end);
         });
   }
+
+  static void mask(const Mask& p) {
+    const LabelMap& map = p.shape.map;
+    run_words(p.x, mask_tasks(p.shape), mask_tile(map) * map.width * map.repeat,
+              [&]<class Word>(std::int64_t begin, std::int64_t end) {
+                mask_segments<Word>(in<Word>(p.x), in<Word>(p.baseline), in<std::int64_t>(p.labels),
+                                    in<std::uint8_t>(p.on), in<std::int64_t>(p.sample),
+                                    out<Word>(p.out), p.shape, begin, end);
+              });
+  }
+
+  static void sum(const Segments& s) {
+    run(s.x, segment_tasks(s.shape), segment_block(s.shape) * s.shape.positions,
+        [&]<class T>(std::int64_t begin, std::int64_t end) {
+          segment_sums<T>(in<T>(s.x), in<std::int64_t>(s.labels), out<double>(s.out), s.shape,
+                          begin, end);
+        });
+  }
 };
 
 }  // namespace

@@ -7,14 +7,17 @@
 #include <ATen/ops/empty.h>
 
 #include <algorithm>
+#include <numeric>
 #include <vector>
 
 #include "common/tensors.h"
 #include "sampling/accumulate.h"
+#include "sampling/mask.h"
 #include "sampling/noise.h"
 #include "sampling/occlude.h"
 #include "sampling/path.h"
 #include "sampling/scatter.h"
+#include "sampling/segments.h"
 
 namespace xaifast {
 
@@ -291,6 +294,128 @@ inline Scatter plan_scatter(const at::Tensor& scores, at::IntArrayRef shape, at:
   p.out = at::empty(sizes, scores.options());
   p.shape = {scores.size(0), size, K, average, windows};
   return p;
+}
+
+// ---- segments ---------------------------------------------------------------------------------
+
+// labels [N or 1, ...], each dimension as in x or 1; one along those that they are expanded over.
+inline at::Tensor check_labels(const char* op, const at::Tensor& labels, const at::Tensor& x) {
+  TORCH_CHECK_TYPE(labels.scalar_type() == at::kLong, op, ": labels must be int64, got ",
+                   labels.scalar_type());
+  TORCH_CHECK_VALUE(labels.device() == x.device(), op, ": labels must be on the device of x (",
+                    x.device(), "), got ", labels.device());
+  bool fits = labels.dim() == x.dim();
+  for (std::int64_t d = 0; fits && d < x.dim(); ++d) {
+    fits = labels.size(d) == 1 || labels.size(d) == x.size(d);
+  }
+  TORCH_CHECK_VALUE(fits, op, ": labels must have the shape of x ", x.sizes(),
+                    ", with 1 for dimensions that share them, got ", labels.sizes());
+  at::Tensor l = labels;
+  for (std::int64_t d = 0; d < l.dim(); ++d) {
+    if (l.size(d) > 1 && l.stride(d) == 0) l = l.narrow(d, 0, 1);
+  }
+  return l;
+}
+
+// Where each position of `sizes` finds its label among `labels`, both in the order of memory.
+inline LabelMap map_labels(const std::vector<std::int64_t>& sizes,
+                           const std::vector<std::int64_t>& labels) {
+  LabelMap map{1, 1, 1, 1, 0, {}};
+  if (product_of(sizes) == 0) return map;
+  std::vector<LabelAxis> axes;  // alternately with a label each (step 1) and with one for all (0)
+  for (std::size_t d = 0; d < sizes.size(); ++d) {
+    const std::int64_t step = labels[d] == 1 ? 0 : 1;
+    if (sizes[d] == 1) continue;
+    if (!axes.empty() && axes.back().step == step) {
+      axes.back().size *= sizes[d];
+    } else {
+      axes.push_back({sizes[d], step});
+    }
+  }
+  const auto take = [&](std::int64_t& size, std::int64_t step, bool front) {
+    if (axes.empty() || (front ? axes.front() : axes.back()).step != step) return;
+    size = (front ? axes.front() : axes.back()).size;
+    axes.erase(front ? axes.begin() : axes.end() - 1);
+  };
+  take(map.width, 0, /*front=*/false);
+  take(map.run, 1, /*front=*/false);
+  take(map.repeat, 0, /*front=*/true);
+  std::int64_t step = map.run;
+  for (auto a = axes.rbegin(); a != axes.rend(); ++a) {
+    map.groups *= a->size;
+    if (a->step == 0) continue;
+    a->step = step;
+    step *= a->size;
+  }
+  map.axes = static_cast<int>(axes.size());
+  std::copy(axes.begin(), axes.end(), map.axis);
+  return map;
+}
+
+struct Mask {
+  at::Tensor x, baseline, labels, on, sample, out;
+  MaskShape shape;
+};
+
+inline Mask plan_mask(const at::Tensor& x, const at::Tensor& baseline, const at::Tensor& labels,
+                      const at::Tensor& on, const at::Tensor& sample) {
+  constexpr const char* op = "mask_segments";
+  check_samples(op, "x", x);
+  Mask p;
+  p.sample = plan_sample(op, sample, x);
+  const std::int64_t rows = p.sample.size(0);
+  TORCH_CHECK_TYPE(on.scalar_type() == at::kBool, op, ": on must be bool, got ", on.scalar_type());
+  TORCH_CHECK_VALUE(on.dim() == 2 && on.size(0) == rows && on.device() == x.device(), op,
+                    ": on must be [", rows,
+                    ", M], one row for each of the batch, on the device of "
+                    "x (",
+                    x.device(), "), got ", on.sizes(), " on ", on.device());
+  const at::Tensor l = check_labels(op, labels, x);
+  p.baseline = plan_baseline(op, baseline, x);
+  const auto format = layout_of(x);
+  std::vector<std::int64_t> order(x.dim());
+  std::iota(order.begin(), order.end(), 0);
+  if (is_channels_last(format)) std::rotate(order.begin() + 1, order.begin() + 2, order.end());
+  p.labels = l.permute(order).contiguous();
+  p.x = x.contiguous(format);
+  p.on = on.contiguous();
+  p.out = empty_rows(x, rows);
+  const auto sizes = x.permute(order).sizes().slice(1).vec();
+  const auto label_sizes = p.labels.sizes().slice(1).vec();
+  p.shape = {batch_shape(x, rows, p.baseline.size(0)), on.size(1),
+             l.size(0) == 1 ? 0 : product_of(label_sizes), map_labels(sizes, label_sizes)};
+  return p;
+}
+
+struct Segments {
+  at::Tensor x, labels, out;
+  SegmentShape shape;
+};
+
+inline Segments plan_segments(const at::Tensor& x, const at::Tensor& labels,
+                              std::int64_t segments) {
+  constexpr const char* op = "segment_sums";
+  check_dtype(op, "x", x);
+  TORCH_CHECK_VALUE(x.dim() >= 2, op, ": x must be [N, C, ...], got ", x.sizes());
+  TORCH_CHECK_VALUE(segments >= 0, op, ": segments must not be negative, got ", segments);
+  checked_product(op, "the result", {x.size(0), x.size(1), segments});
+  const auto format = layout_of(x);
+  Segments s;
+  s.labels = check_labels(op, labels, x).contiguous();
+  s.x = x.contiguous(format);
+  s.out = at::empty({x.size(0), x.size(1), segments}, x.options().dtype(at::kDouble));
+  const auto sizes = x.sizes().slice(2).vec();
+  const auto label_sizes = s.labels.sizes().slice(2).vec();
+  const std::int64_t each = product_of(label_sizes);
+  s.shape = {x.size(0),
+             x.size(1),
+             product_of(sizes),
+             segments,
+             is_channels_last(format),
+             s.labels.size(0) == 1 ? 0 : s.labels.size(1) * each,
+             s.labels.size(1) == 1 ? 0 : each,
+             map_labels(sizes, label_sizes)};
+  return s;
 }
 
 }  // namespace xaifast

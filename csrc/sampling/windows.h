@@ -12,7 +12,7 @@
 #include <algorithm>
 #include <cstdint>
 
-#include "common/stabilizer.h"
+#include "sampling/batch.h"
 
 namespace xaifast {
 
@@ -23,9 +23,6 @@ struct WindowAxis {
   std::int64_t positions;
   std::int64_t step;  // from a window to its neighbour along this axis, in numbers of windows
 };
-
-// More axes of two numbers or more would not fit into 64 bits.
-inline constexpr int kMaxAxes = 64;
 
 struct Windows {
   int axes;

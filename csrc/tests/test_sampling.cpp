@@ -4,10 +4,13 @@
 #include <cmath>
 #include <iterator>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "sampling/accumulate.h"
 #include "sampling/accumulate_element.h"
+#include "sampling/mask.h"
+#include "sampling/mask_element.h"
 #include "sampling/noise.h"
 #include "sampling/noise_element.h"
 #include "sampling/occlude.h"
@@ -16,6 +19,8 @@
 #include "sampling/path_element.h"
 #include "sampling/scatter.h"
 #include "sampling/scatter_element.h"
+#include "sampling/segments.h"
+#include "sampling/segments_element.h"
 #include "tests/checks.h"
 
 namespace xaifast {
@@ -487,6 +492,234 @@ void test_scatter_order() {
   check(out == element, "scatter_windows: one order of the windows");
 }
 
+// ---- segments ---------------------------------------------------------------------------------
+
+struct LabelCase {
+  LabelMap map;
+  int64_t labels;  // of a sample
+  Indices place;   // the label of each position, one position after the other
+  std::string text;
+};
+
+// From repeat, {size, whether it has labels of its own} of each axis, run and width.
+LabelCase label_case(int64_t repeat, std::vector<std::pair<int64_t, bool>> axes, int64_t run,
+                     int64_t width) {
+  LabelCase c{{repeat, 1, run, width, static_cast<int>(axes.size()), {}}, run, {}, "labels"};
+  for (int d = c.map.axes - 1; d >= 0; --d) {
+    const auto [size, own] = axes[d];
+    c.map.axis[d] = {size, own ? c.labels : 0};
+    c.map.groups *= size;
+    if (own) c.labels *= size;
+  }
+  Indices groups{0};  // the first label of each
+  for (int d = 0; d < c.map.axes; ++d) {
+    Indices longer;
+    for (const auto g : groups) {
+      for (int64_t i = 0; i < axes[d].first; ++i) longer.push_back(g + i * c.map.axis[d].step);
+    }
+    groups = longer;
+  }
+  for (int64_t r = 0; r < repeat; ++r) {
+    for (const auto g : groups) {
+      for (int64_t k = 0; k < run; ++k) c.place.insert(c.place.end(), width, g + k);
+    }
+  }
+  for (const auto n : {repeat, c.map.groups, run, width})
+    c.text.append(" ").append(std::to_string(n));
+  return c;
+}
+
+std::vector<LabelCase> label_cases() {
+  return {
+      label_case(1, {}, 1, 1),                       // a single number
+      label_case(1, {}, 64, 1),                      // a label each
+      label_case(3, {}, 35, 1),                      // [1, H, W] of [C, H, W]
+      label_case(1, {}, 35, 3),                      // the same, channels last
+      label_case(1, {}, 1, 40),                      // one for all
+      label_case(1, {}, 3, 100),                     // [C, 1, 1]: long copies
+      label_case(2, {}, 5000, 1),                    // several tiles
+      label_case(1, {}, 1500, 5),                    // the same, each for some
+      label_case(1, {{2, true}, {3, false}}, 5, 1),  // [C, 1, W]
+      label_case(2, {{3, true}, {2, false}}, 5, 3),  // [1, H, 1, W, 1]
+      label_case(1, {{2, true}, {2, false}, {3, true}, {2, false}}, 2, 9),
+  };
+}
+
+// Some labels are none: just outside, and far.
+Indices some_labels(int64_t n, int64_t segments) {
+  Indices labels(static_cast<std::size_t>(n));
+  for (int64_t i = 0; i < n; ++i) labels[i] = i * i % 11 % (segments + 1);
+  if (n > 3) labels[3] = -1;
+  if (n > 5) labels[5] = int64_t{1} << 62;
+  return labels;
+}
+
+void test_labels() {
+  for (const auto& c : label_cases()) {
+    const auto n = static_cast<int64_t>(c.place.size());
+    LabelCursor walk(c.map, 0);
+    bool good = true;
+    for (int64_t i = 0; i < n; ++i) {
+      good = good && LabelCursor(c.map, i).label() == c.place[i] && walk.label() == c.place[i];
+      if (i + 1 < n) walk.next();
+    }
+    check(good, c.text + ": LabelCursor");
+  }
+}
+
+template <class Word>
+void test_mask_case(const LabelCase& c, const BatchShape& batch, bool shared, int64_t segments) {
+  const MaskShape p{batch, segments, shared ? 0 : c.labels, c.map};
+  const auto what = "mask_segments " + c.text + ", " + std::to_string(sizeof(Word)) + " bytes, " +
+                    std::to_string(segments) + " segments, " + std::to_string(batch.rows) +
+                    " rows" + (shared ? ", shared" : "");
+  const auto labels = some_labels(shared ? c.labels : batch.samples * c.labels, segments);
+  const auto sample = some_samples(batch.rows, batch.samples);
+  std::vector<std::uint8_t> on(batch.rows * segments);
+  for (std::size_t i = 0; i < on.size(); ++i) on[i] = i % 3 != 0;
+  std::vector<Word> x(batch.samples * batch.size), b(batch.baselines * batch.size), want;
+  for (std::size_t i = 0; i < x.size(); ++i) x[i] = static_cast<Word>(2 * i + 1);
+  for (std::size_t i = 0; i < b.size(); ++i) b[i] = static_cast<Word>(2 * i + 2);
+  for (int64_t r = 0; r < batch.rows; ++r) {
+    for (int64_t e = 0; e < batch.size; ++e) {
+      const int64_t label = labels[sample[r] * p.label_step + c.place[e]];
+      const bool off = label >= 0 && label < segments && on[r * segments + label] == 0;
+      want.push_back(off ? b[batch.baseline_at(sample[r]) + e] : x[batch.at(sample[r]) + e]);
+    }
+  }
+  std::vector<Word> out(want.size(), 0);
+  const int64_t tasks = mask_tasks(p);
+  for (const auto& [begin, end] : {std::pair{int64_t{0}, tasks / 3}, std::pair{tasks / 3, tasks}}) {
+    mask_segments(x.data(), b.data(), labels.data(), on.data(), sample.data(), out.data(), p, begin,
+                  end);
+  }
+  check(out == want, what);
+  for (const Play grid : kPlays) {
+    std::fill(out.begin(), out.end(), Word(0));
+    play_packs<Word>(MaskElement<Word>{x.data(), b.data(), labels.data(), on.data(), sample.data(),
+                                       out.data(), p},
+                     grid);
+    check(out == want, what + " element");
+  }
+}
+
+template <class Word>
+void test_mask() {
+  for (const auto& c : label_cases()) {
+    const auto size = static_cast<int64_t>(c.place.size());
+    for (const int64_t segments : {0, 1, 5}) {
+      test_mask_case<Word>(c, {0, 2, 2, size}, true, segments);
+      test_mask_case<Word>(c, {1, 1, 1, size}, true, segments);
+      test_mask_case<Word>(c, {5, 3, 3, size}, true, segments);
+      test_mask_case<Word>(c, {5, 3, 1, size}, false, segments);
+    }
+  }
+  const MaskShape p{{5, 2, 2, 1}, 1, 0, label_case(1, {}, 1, 1).map};
+  const std::vector<Word> x{7, 8}, b{9, 10};
+  const Indices labels{0};
+  const std::vector<std::uint8_t> on(5, 1);
+  std::vector<Word> out(5, 0);
+  play<1>(MaskElement<Word>{x.data(), b.data(), labels.data(), on.data(), kBadSamples.data(),
+                            out.data(), p},
+          kPlays[1]);
+  const auto nan = static_cast<Word>(-1);
+  check(out == std::vector<Word>{7, nan, 8, nan, nan}, "mask_segments without a sample");
+}
+
+// What the CUDA glue makes of the labels of one row of [samples or 1, channels or 1, ...].
+void sort_labels(const SegmentShape& p, const Indices& place, const int64_t* labels, Indices& order,
+                 Indices& ends) {
+  Indices positions(place.size());
+  for (std::size_t i = 0; i < place.size(); ++i) positions[i] = static_cast<int64_t>(i);
+  const auto label = [&](int64_t i) { return labels[place[i]]; };
+  std::stable_sort(positions.begin(), positions.end(),
+                   [&](int64_t i, int64_t j) { return label(i) < label(j); });
+  for (int64_t m = 0; m <= p.segments; ++m) {
+    const auto at = std::partition_point(positions.begin(), positions.end(),
+                                         [&](int64_t i) { return label(i) < m; });
+    ends.push_back(at - positions.begin());
+  }
+  order.insert(order.end(), positions.begin(), positions.end());
+}
+
+template <class T>
+Doubles play_sums(const SegmentShape& p, const std::vector<T>& x, const Indices& place,
+                  const Indices& labels, int64_t rows_of_samples, int64_t rows_of_channels) {
+  Indices order, ends;
+  const auto each = static_cast<int64_t>(labels.size()) / (rows_of_samples * rows_of_channels);
+  for (int64_t row = 0; row < rows_of_samples * rows_of_channels; ++row) {
+    sort_labels(p, place, labels.data() + row * each, order, ends);
+  }
+  const SegmentElement<T> element{x.data(),
+                                  order.data(),
+                                  ends.data(),
+                                  nullptr,
+                                  p,
+                                  rows_of_samples == 1 ? 0 : rows_of_channels,
+                                  rows_of_channels == 1 ? 0 : 1};
+  Doubles out;
+  for (int64_t o = 0; o < element.size(); ++o) {
+    double sum = 0;
+    for (int lane = 0; lane < kSegmentLanes; ++lane) sum += element.partial(o, lane);
+    out.push_back(sum);
+  }
+  return out;
+}
+
+template <class T>
+void test_sums_case(const LabelCase& c, int64_t channels, bool last, int64_t rows_of_samples,
+                    int64_t rows_of_channels, int64_t segments) {
+  const int64_t samples = 2;
+  const auto positions = static_cast<int64_t>(c.place.size());
+  const SegmentShape p{samples,
+                       channels,
+                       positions,
+                       segments,
+                       last,
+                       rows_of_samples == 1 ? 0 : rows_of_channels * c.labels,
+                       rows_of_channels == 1 ? 0 : c.labels,
+                       c.map};
+  const auto what =
+      label<T>("segment_sums", {channels, last, rows_of_samples, rows_of_channels, segments}) +
+      " " + c.text;
+  const auto x = numbers<T>(samples * channels * positions, 1);
+  const auto labels = some_labels(rows_of_samples * rows_of_channels * c.labels, segments);
+  Doubles want(static_cast<std::size_t>(samples * channels * segments), 0.0);
+  for (int64_t nc = 0; nc < samples * channels; ++nc) {
+    const int64_t n = nc / channels, ch = nc % channels;
+    for (int64_t i = 0; i < positions; ++i) {
+      const int64_t m = labels[n * p.label_sample_step + ch * p.label_channel_step + c.place[i]];
+      if (m < 0 || m >= segments) continue;
+      want[nc * segments + m] +=
+          value(x[n * channels * positions + ch * p.channel_step() + i * p.position_step()]);
+    }
+  }
+  auto out = poison<double>(static_cast<int64_t>(want.size()));
+  const int64_t tasks = segment_tasks(p);
+  segment_sums(x.data(), labels.data(), out.data(), p, 0, tasks / 3);
+  segment_sums(x.data(), labels.data(), out.data(), p, tasks / 3, tasks);
+  expect(what, out, want, 0);
+  expect(what + " element", play_sums(p, x, c.place, labels, rows_of_samples, rows_of_channels),
+         want, 0);
+}
+
+template <class T>
+void test_sums() {
+  for (const auto& c : label_cases()) {
+    for (const bool last : {false, true}) {
+      for (const int64_t channels : {1, 3, 6, 21}) {
+        test_sums_case<T>(c, channels, last, 1, 1, 5);
+        test_sums_case<T>(c, channels, last, 2, 1, 1);
+        test_sums_case<T>(c, channels, last, 1, channels, 5);
+        test_sums_case<T>(c, channels, last, 2, channels, 0);
+      }
+    }
+  }
+  auto none = label_case(1, {}, 1, 1);  // no positions: sums of nothing
+  none.place.clear();
+  test_sums_case<T>(none, 3, false, 1, 1, 4);
+}
+
 template <class T>
 void test_type() {
   test_path<T>();
@@ -494,6 +727,7 @@ void test_type() {
   test_accumulate<T>();
   test_noise<T>();
   test_scatter<T>();
+  test_sums<T>();
 }
 
 }  // namespace
@@ -510,6 +744,10 @@ int main() {
   test_occlude<std::uint32_t>();
   test_occlude<std::uint64_t>();
   test_scatter_order();
+  test_labels();
+  test_mask<std::uint16_t>();
+  test_mask<std::uint32_t>();
+  test_mask<std::uint64_t>();
   test_windows_of_nothing();
   test_philox<std::uint32_t>();
   test_philox<std::uint64_t>();

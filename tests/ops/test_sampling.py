@@ -1,5 +1,7 @@
 """The sampling ops against their formulas in plain PyTorch (float64): dtypes, layouts, devices."""
 
+import itertools
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -47,16 +49,16 @@ def has_layout_of(out, x):
 # ---- path_points ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("relu", [False, True])
-def test_path_points(batch, relu, dtype, layout, device):
+def test_path_points(batch, dtype, layout, device):
     shape, rows = batch
     x = layout(signed(*shape, device=device).to(dtype))
     sample, alpha = some_samples(rows, shape[0], device), eighths(rows, device)
-    for b in baselines(x):
+    for b, relu in itertools.product(baselines(x), (False, True)):
         out = ops.path_points(x, b, sample, alpha, relu)
         assert out.dtype == dtype
         assert has_layout_of(out, x)
-        close(out, reference.path_points(x.double(), b.double(), sample, alpha, relu), dtype)
+        expected = reference.path_points(x.double(), b.double(), sample, alpha, relu)
+        close(out, expected, dtype)
 
 
 def test_path_points_ends_where_it_should(dtype, device):
@@ -80,20 +82,20 @@ def test_path_points_keeps_a_nan(device):
 
 
 @pytest.mark.parametrize("sums", [torch.float64, torch.float32], ids=str)
-@pytest.mark.parametrize("total_layout", [lambda x: x, channels_last], ids=["contiguous", "last"])
-def test_accumulate_rows(batch, sums, total_layout, dtype, layout, device):
+def test_accumulate_rows(batch, sums, dtype, layout, device):
     shape, rows = batch
     if dtype == torch.float64 and sums == torch.float32:
         pytest.skip("g is wider than total")
     g = layout(signed(rows, *shape[1:], device=device).to(dtype))
-    total = total_layout(signed(*shape, device=device).to(sums))
     sample, weight = some_samples(rows, shape[0], device), eighths(rows, device)
-    expected = reference.accumulate_rows_(total.double(), g.double(), sample, weight)
-    strides = total.stride()
-    assert ops.accumulate_rows_(total, g, sample, weight) is total
-    assert total.dtype == sums
-    assert total.stride() == strides
-    close(total, expected, sums)
+    for layout_of_total in (torch.Tensor.contiguous, channels_last):
+        total = layout_of_total(signed(*shape, device=device).to(sums))
+        expected = reference.accumulate_rows_(total.double(), g.double(), sample, weight)
+        strides = total.stride()
+        assert ops.accumulate_rows_(total, g, sample, weight) is total
+        assert total.dtype == sums
+        assert total.stride() == strides
+        close(total, expected, sums)
 
 
 def test_accumulate_rows_in_any_place(layout, device):
@@ -162,17 +164,17 @@ def spread(samples, device="cpu"):
     return (torch.arange(samples, device=device).double() + 1) / 8
 
 
-@pytest.mark.parametrize("seed", [0, -1, 2**63 - 1])
-def test_add_noise_bit_for_bit(batch, seed, dtype, layout, device):
+def test_add_noise_bit_for_bit(batch, dtype, layout, device):
     shape, rows = batch
     x = layout(signed(*shape, device=device).to(dtype))
     sample, draw = some_samples(rows, shape[0], device), some_samples(rows, 5, device)
     draw[-1:] = 2**32 - 1
     std = spread(shape[0], device)
-    out = ops.add_noise(x, sample, draw, std, seed)
-    assert out.dtype == dtype
-    assert has_layout_of(out, x)
-    assert torch.equal(out, reference.add_noise(x, sample, draw, std, seed))
+    for seed in (0, -1, 2**63 - 1):
+        out = ops.add_noise(x, sample, draw, std, seed)
+        assert out.dtype == dtype
+        assert has_layout_of(out, x)
+        assert torch.equal(out, reference.add_noise(x, sample, draw, std, seed))
 
 
 def test_the_generator_is_philox():
@@ -310,7 +312,7 @@ def cover(shape, window, stride):
     return inside.flatten(0, len(shape) - 1)
 
 
-@pytest.mark.parametrize("samples", [0, 1, 3])
+@pytest.mark.parametrize("samples", [0, 3])
 def test_occlude_windows(windows, samples, dtype, layout, device):
     shape, window, stride = windows
     x = layout(signed(samples, *shape, device=device).to(dtype))
@@ -331,18 +333,19 @@ def test_occlusion_only_copies(device):
     assert str(out.tolist()) == "[[nan, 1.0, inf, -0.0], [nan, 1.0, inf, 1.0]]"
 
 
-@pytest.mark.parametrize("average", [False, True])
-@pytest.mark.parametrize("targets", [0, 1, 3])
-def test_scatter_windows(windows, targets, average, dtype, layout, device):
+def test_scatter_windows(windows, dtype, layout, device):
     inside = cover(*windows).double().to(device)
-    scores = layout(signed(targets, len(inside), device=device).to(dtype))
-    count = inside.sum(0).clamp(min=1) if average else 1
-    expected = torch.tensordot(scores.double(), inside, 1) / count
-    out = ops.scatter_windows(scores, *windows, average)
-    assert out.dtype == dtype
-    assert out.is_contiguous()
-    close(out, expected, dtype)
-    close(reference.scatter_windows(scores.double(), *windows, average), expected, torch.float64)
+    for targets, average in itertools.product((0, 1, 3), (False, True)):
+        scores = layout(signed(targets, len(inside), device=device).to(dtype))
+        count = inside.sum(0).clamp(min=1) if average else 1
+        expected = torch.tensordot(scores.double(), inside, 1) / count
+        out = ops.scatter_windows(scores, *windows, average)
+        assert out.dtype == dtype
+        assert out.is_contiguous()
+        close(out, expected, dtype)
+        close(
+            reference.scatter_windows(scores.double(), *windows, average), expected, torch.float64
+        )
 
 
 def test_scattered_ones_are_ones_or_the_coverage(windows, dtype, device):
@@ -379,6 +382,105 @@ def test_scattering_is_adjoint_to_occluding(windows, threads, seed):
     assert torch.equal(x - single, hidden[-1:])
 
 
+# ---- segments ---------------------------------------------------------------------------------
+
+LABELLED = [  # x, labels
+    ((3, 7), (3, 7)),
+    ((3, 7), (1, 7)),
+    ((3, 7), (1, 1)),
+    ((2, 3, 5, 7), (1, 1, 5, 7)),
+    ((2, 3, 5, 7), (2, 3, 5, 7)),
+    ((2, 3, 5, 7), (2, 3, 1, 1)),
+    ((2, 3, 5, 7), (1, 3, 1, 7)),
+    ((2, 3, 5, 7), (2, 1, 5, 1)),
+    ((2, 70, 3, 4), (2, 1, 3, 4)),
+    ((2, 2, 3, 4, 5), (1, 2, 1, 4, 1)),
+    ((2, 1, 3, 1, 90), (2, 1, 3, 1, 1)),
+    ((0, 3, 4), (1, 1, 4)),
+    ((2, 3, 0), (1, 3, 0)),
+    ((2, 0, 4), (2, 1, 4)),
+]
+
+
+@pytest.fixture(params=LABELLED, ids=str)
+def labelled(request):
+    return request.param
+
+
+def some_labels(shape, segments, device="cpu"):
+    """Mostly in [0, segments), and some far outside."""
+    labels = torch.randint(-1, segments + 1, shape, device=device)
+    return torch.where(torch.rand(shape, device=device) < 0.05, 2**62, labels)
+
+
+def test_mask_segments(labelled, dtype, layout, device):
+    shape, label_shape = labelled
+    x = layout(signed(*shape, device=device).to(dtype))
+    for rows, segments in ((0, 2), (1, 0), (2, 1), (5, 6)) if shape[0] else ((0, 2),):
+        labels = layout(some_labels(label_shape, segments, device))
+        sample = some_samples(rows, shape[0], device)
+        on = torch.rand(rows, segments, device=device) < 0.5
+        for b in baselines(x):
+            out = ops.mask_segments(x, b, labels, on, sample)
+            assert out.dtype == dtype
+            assert has_layout_of(out, x)
+            assert torch.equal(out, reference.mask_segments(x, b, labels, on, sample))
+        assert torch.equal(out, ops.mask_segments(x, b, labels.expand(shape), on, sample))
+
+
+def test_masking_only_copies(device):
+    x = torch.tensor([[float("nan"), 1.0, float("inf"), -0.0]], device=device)
+    labels = torch.tensor([[0, 1, 2, 3]], device=device)
+    on = torch.tensor([[True, False, True, True]], device=device)
+    out = ops.mask_segments(x, x + 1, labels, on, labels[0, :1])
+    assert str(out.tolist()) == "[[nan, 2.0, inf, -0.0]]"
+
+
+def test_segment_sums(labelled, dtype, layout, device):
+    shape, label_shape = labelled
+    x = layout(signed(*shape, device=device).to(dtype))
+    for segments in (0, 1, 6):
+        labels = layout(some_labels(label_shape, segments, device))
+        out = ops.segment_sums(x, labels, segments)
+        assert out.dtype == torch.float64
+        assert out.is_contiguous()
+        # The sums of these numbers are exact, whatever the order.
+        assert torch.equal(out, reference.segment_sums(x, labels, segments))
+        assert torch.equal(out, ops.segment_sums(x, labels.expand(shape), segments))
+
+
+@st.composite
+def any_labels(draw):
+    """A shape, and labels that some of its dimensions share."""
+    shape = draw(st.lists(st.integers(1, 6), min_size=2, max_size=5))
+    shared = [draw(st.booleans()) for _ in shape]
+    return shape, [1 if s else n for n, s in zip(shape, shared, strict=True)]
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    labelled=any_labels(), segments=st.integers(1, 5), threads=st.integers(1, 3),
+    last=st.booleans(), seed=st.integers(0, 99),
+)  # fmt: skip
+def test_masks_and_sums_see_the_same_segments(labelled, segments, threads, last, seed):
+    """What is switched off one by one is what is summed; with the rest it is the whole."""
+    torch.manual_seed(seed)
+    shape, label_shape = labelled
+    x = signed(1, *shape[1:])
+    x = channels_last(x) if last else x
+    labels = some_labels([1, *label_shape[1:]], segments)
+    off = ~torch.eye(segments, dtype=torch.bool)
+    sample = torch.zeros(segments, dtype=torch.int64)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    lost = x - ops.mask_segments(x, torch.zeros_like(x), labels, off, sample)
+    sums = ops.segment_sums(x, labels, segments)
+    torch.set_num_threads(before)
+    assert torch.equal(lost.reshape(segments, shape[1], -1).sum(-1).T, sums[0])
+    rest = torch.where((labels < 0) | (labels >= segments), x, 0.0).reshape(shape[1], -1).sum(-1)
+    assert torch.equal(sums[0].sum(-1) + rest, x.reshape(shape[1], -1).sum(-1))
+
+
 # ---- contracts --------------------------------------------------------------------------------
 
 
@@ -386,12 +488,15 @@ def samples(device):
     x = channels_last(torch.randn(2, 4, 6, 6, device=device))
     sample, alpha = some_samples(5, 2, device), eighths(5, device)
     batch = torch.randn(5, 4, 6, 6, device=device)
+    labels = torch.randint(6, (1, 1, 6, 6), device=device)
     return {
         "path_points": (x, x[:1], sample, alpha, True),
         "accumulate_rows_": (x, batch, sample, alpha),
         "add_noise": (x, sample, sample, alpha[:2], 7),
         "occlude_windows": (x, x[:1], [4, 2, 2], [1, 2, 2], 1, 3),
         "scatter_windows": (batch[:, :, 0, 0], [5, 5], [3, 4], [2, 2], True),
+        "mask_segments": (x, x[:1], labels, labels[0, 0, :5] > 2, sample),
+        "segment_sums": (x, labels, 4),
     }
 
 
@@ -424,6 +529,8 @@ def test_wrong_arguments_name_the_op_and_what_came():
     many = torch.zeros(1, dtype=torch.int64).expand(2**58)
     path, accumulate, noise = ops.path_points, ops.accumulate_rows_, ops.add_noise
     occlude, scatter = ops.occlude_windows, ops.scatter_windows
+    mask, sums = ops.mask_segments, ops.segment_sums
+    labels, on = torch.zeros(1, 1, 3, 3, dtype=torch.int64), torch.ones(3, 2, dtype=torch.bool)
     huge = torch.ones(1, 1).expand(1, 2**34 + 1)
     cases = [
         (lambda: path(x.int(), x, three, w), TypeError, "path_points: x must be float32.*got Int"),
@@ -513,6 +620,23 @@ def test_wrong_arguments_name_the_op_and_what_came():
             lambda: scatter(x[0, 0], [2**40, 2**40], [1, 1], [1, 1]),
             ValueError,
             r"scatter_windows: a sample must have less than 2\^60 elements",
+        ),
+        (lambda: mask(x, x, labels.int(), on, three), TypeError, "labels must be int64, got Int"),
+        (
+            lambda: mask(x, x, labels[0], on, three),
+            ValueError,
+            r"labels must have the shape of x \[2, 4, 3, 3\], with 1 for.*got \[1, 3, 3\]",
+        ),
+        (lambda: mask(x, x, labels[..., :2], on, three), ValueError, r"got \[1, 1, 3, 2\]"),
+        (lambda: mask(x, x, labels, on.float(), three), TypeError, "on must be bool, got Float"),
+        (lambda: mask(x, x, labels, on[:2], three), ValueError, r"on must be \[3, M\].*\[2, 2\]"),
+        (lambda: sums(x.int(), labels, 2), TypeError, "segment_sums: x must be float32"),
+        (lambda: sums(x[0, 0, 0], labels, 2), ValueError, r"x must be \[N, C, ...\], got \[3\]"),
+        (lambda: sums(x, labels, -2), ValueError, "segments must not be negative, got -2"),
+        (
+            lambda: sums(x, labels, 2**60),
+            ValueError,
+            r"segment_sums: the result must have less than 2\^60 elements",
         ),
     ]
     for call, error, message in cases:

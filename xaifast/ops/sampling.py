@@ -263,6 +263,88 @@ def scatter_windows(
     return call(scores, shape, window, stride, average)
 
 
+def mask_segments(
+    x: Tensor, baseline: Tensor, labels: Tensor, on: Tensor, sample: Tensor
+) -> Tensor:
+    """Switch segments of samples off.
+
+    out[r, e] = x[n, e] if on[r, labels[n, e]], else x'[n, e],   n = sample[r]
+
+    Parameters
+    ----------
+    x : [N, ...]
+        The samples.
+    baseline : [N, ...] or [1, ...]
+        x', what is put in place of segments that are off; one row may serve all samples.
+    labels : [N, ...] or [1, ...], int64
+        The segment of each element, in [0, M); 1 for each dimension along which elements share
+        theirs, such as [1, 1, H, W] for images. An element with another label stays as it is.
+    on : [R, M], bool
+        Which segments of a row are left.
+    sample : [R], int64
+        Which sample each row belongs to.
+
+    Returns
+    -------
+    Tensor
+        out [R, ...], like x.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For dtypes or shapes that do not fit, or a sample outside [0, N).
+
+    References
+    ----------
+    Ribeiro, Singh and Guestrin (2016), "Why should I trust you?", section 3.3.
+
+    Examples
+    --------
+    >>> import torch, xaifast.ops
+    >>> x, labels = torch.tensor([[1.0, 2.0, 3.0]]), torch.tensor([[0, 1, 1]])
+    >>> on = torch.tensor([[True, False], [False, True]])
+    >>> xaifast.ops.mask_segments(x, torch.zeros(1, 3), labels, on, torch.tensor([0, 0]))
+    tensor([[1., 0., 0.],
+            [0., 2., 3.]])
+    """
+    call = _native.mask_segments if is_native(x) else reference.mask_segments
+    return call(x, baseline, labels, on, sample)
+
+
+def segment_sums(x: Tensor, labels: Tensor, segments: int) -> Tensor:
+    """Sum each segment of each channel, in float64.
+
+    out[n, c, m] = sum of x[n, c, p] over the positions p with labels[n, c, p] = m
+
+    Parameters
+    ----------
+    x : [N, C, ...]
+    labels : [N or 1, C or 1, ...], int64
+        The segment of each element, in [0, segments); 1 for each dimension along which elements
+        share theirs. An element with another label is left out.
+    segments : int
+
+    Returns
+    -------
+    Tensor
+        out [N, C, segments], float64.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For dtypes or shapes that do not fit.
+
+    Examples
+    --------
+    >>> import torch, xaifast.ops
+    >>> x, labels = torch.tensor([[[1.0, 2.0, 4.0]]]), torch.tensor([[[0, 1, 0]]])
+    >>> xaifast.ops.segment_sums(x, labels, segments=3)
+    tensor([[[5., 2., 0.]]], dtype=torch.float64)
+    """
+    call = _native.segment_sums if is_native(x) else reference.segment_sums
+    return call(x, labels, segments)
+
+
 # ---- fake kernels: shapes and layouts only, for torch.compile and torch.export ---------------
 
 
@@ -295,3 +377,13 @@ def _(x, baseline, window, stride, first, count):
 @torch.library.register_fake("xaifast::scatter_windows")
 def _(scores, shape, window, stride, average):
     return scores.new_empty((scores.shape[0], *shape))
+
+
+@torch.library.register_fake("xaifast::mask_segments")
+def _(x, baseline, labels, on, sample):
+    return _empty_rows(x, sample.shape[0])
+
+
+@torch.library.register_fake("xaifast::segment_sums")
+def _(x, labels, segments):
+    return x.new_empty((*x.shape[:2], segments), dtype=torch.float64)

@@ -18,9 +18,11 @@ from .relevance import (
 from .sampling import (
     accumulate_rows_,
     add_noise,
+    mask_segments,
     occlude_windows,
     path_points,
     scatter_windows,
+    segment_sums,
 )
 
 __all__ = [
@@ -28,6 +30,7 @@ __all__ = [
     "add_noise",
     "add_split",
     "backward_product",
+    "mask_segments",
     "multiply_parts",
     "occlude_windows",
     "path_points",
@@ -35,6 +38,7 @@ __all__ = [
     "relprop_conv",
     "relprop_linear",
     "scatter_windows",
+    "segment_sums",
     "split_signs",
     "stabilize",
     "stabilized_divide",

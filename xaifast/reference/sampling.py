@@ -151,3 +151,27 @@ def scatter_windows(
         out[(slice(None), *inside)] += _column(score, out)
         count[inside] += 1
     return (out / count.clamp(min=1) if average else out).to(scores.dtype)
+
+
+# ---- segments ---------------------------------------------------------------------------------
+
+
+def mask_segments(
+    x: Tensor, baseline: Tensor, labels: Tensor, on: Tensor, sample: Tensor
+) -> Tensor:
+    """X where the segment is on, x' where it is off; a label that is none is on."""
+    label = labels.expand_as(x)[sample].flatten(1)
+    known = (label >= 0) & (label < on.shape[1])
+    always = on.new_ones(len(on), 1)
+    keep = torch.cat([on, always], 1).gather(1, torch.where(known, label, on.shape[1]))
+    rows = len(sample), *x.shape[1:]
+    return torch.where(keep.view(rows), x[sample], baseline.expand_as(x)[sample])
+
+
+def segment_sums(x: Tensor, labels: Tensor, segments: int) -> Tensor:
+    """Sums of x over the positions of each label, in float64; a label that is none is left out."""
+    label = labels.expand_as(x).flatten(2) if x.dim() > 2 else labels.expand_as(x).unsqueeze(2)
+    known = (label >= 0) & (label < segments)
+    out = x.new_zeros(*x.shape[:2], segments + 1, dtype=torch.float64)  # the last is for the others
+    out.scatter_add_(2, torch.where(known, label, segments), x.double().view_as(label))
+    return out[..., :segments].contiguous()
