@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ..errors import wrong_type, wrong_value
+from ..errors import describe, wrong_type, wrong_value
 from .target import Selection, select
 
 
@@ -35,8 +35,8 @@ def plain_mode() -> Iterator[None]:
         yield
 
 
-def check_inputs(inputs: tuple) -> int:
-    """Check the inputs to explain; return the batch size."""
+def check_inputs(inputs: tuple, even: bool = True) -> int:
+    """Check the inputs to explain; return the batch size, that of the first where they differ."""
     if not inputs:
         raise wrong_value(
             "inputs", "must hold at least one tensor", "an empty tuple", "Pass x or (x, y)."
@@ -56,12 +56,25 @@ def check_inputs(inputs: tuple) -> int:
             raise wrong_value(
                 "inputs", "must be finite", "NaN or infinite values", "Clean them first."
             )
-    sizes = {len(x) for x in inputs}
-    if len(sizes) > 1:
-        raise wrong_value(
-            "inputs", "must share one batch size", f"{sorted(sizes)}", "Give all the same N."
-        )
-    return sizes.pop()
+    if even:
+        check_even(inputs)
+    return len(inputs[0])
+
+
+def check_even(inputs: tuple) -> None:
+    """Refuse inputs with different numbers of samples."""
+    sizes = [len(x) for x in inputs]
+    if len(set(sizes)) > 1:
+        raise wrong_value("inputs", "must share one batch size", f"{sizes}", "Give all the same N.")
+
+
+def check_count(name: str, value: Any, do: str) -> int:
+    """Return what must be an int of at least 1."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise wrong_type(name, "must be an int", describe(value), do)
+    if value < 1:
+        raise wrong_value(name, "must be at least 1", value, do)
+    return value
 
 
 # ---- one call of a function method -------------------------------------------------------------
@@ -109,11 +122,29 @@ class Call:
     batch: int
 
     def __post_init__(self) -> None:
-        self.selection = lru_cache(maxsize=4)(self._selection)
+        self.selection: Callable[[tuple[int, ...]], Selection] = lru_cache(4)(self._selection)
 
     def _selection(self, shape: tuple[int, ...]) -> Selection:
         """The outputs to explain, for outputs of this shape (without the batch)."""
         return select(self.target, tuple(int(n) for n in shape), self.batch)
+
+    @property
+    def even(self) -> bool:
+        """Whether all inputs have the same number of samples."""
+        return all(len(x) == self.batch for x in self.inputs)
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is no sample in any input."""
+        return not any(len(x) for x in self.inputs)
+
+    def part(self, rows: slice) -> Call:
+        """The same call for some of its samples."""
+        samples = torch.arange(rows.start, rows.stop)
+        inputs = tuple(x[rows] for x in self.inputs)
+        part = replace(self, inputs=inputs, extra=self.extra_rows(samples), batch=len(samples))
+        part.selection = lambda shape: self.selection(shape).rows(rows)
+        return part
 
     def _per_sample(self, x: Any) -> bool:
         return isinstance(x, Tensor) and x.dim() > 0 and len(x) == self.batch
@@ -161,7 +192,13 @@ def is_nested(target: Any) -> bool:
 
 
 def make_call(
-    who: str, function: Callable, inputs: Any, target: Any, additional: Any, floating: bool = True
+    who: str,
+    function: Callable,
+    inputs: Any,
+    target: Any,
+    additional: Any,
+    floating: bool = True,
+    even: bool = True,
 ) -> Call:
     """Check what all function methods are given.
 
@@ -173,6 +210,7 @@ def make_call(
     target : in any form of `target.FORMS`.
     additional : `additional_forward_args`.
     floating : whether the inputs must have gradients.
+    even : whether the inputs must have the same number of samples.
 
     Raises
     ------
@@ -180,7 +218,7 @@ def make_call(
         If an input does not fit.
     """
     given = as_tuple(inputs)
-    batch = check_inputs(given)
+    batch = check_inputs(given, even)
     for i, x in enumerate(given):
         if floating and not x.is_floating_point():
             raise wrong_type(

@@ -39,7 +39,7 @@ class Attribution:
         """Explain; each explainer says what it takes."""
         raise NotImplementedError
 
-    def attribute_future(self, *args: Any, **kwargs: Any) -> torch.futures.Future:
+    def attribute_future(self, *args: Any, **kwargs: Any) -> torch.Future:
         """Explain a function that returns futures; for perturbation methods only."""
         raise NotImplementedError(
             f"{type(self).__name__} has no attribute_future, for there is no gradient of a future. "
@@ -58,7 +58,7 @@ class Attribution:
     @classmethod
     def get_name(cls) -> str:
         """The name in words: "Integrated Gradients"."""
-        return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", cls.__name__)
+        return _in_words(cls.__name__)
 
     def __repr__(self) -> str:
         kind = type(self.forward_func).__name__
@@ -109,12 +109,12 @@ class GradientAttribution(Attribution):
 class PerturbationAttribution(Attribution):
     """An explainer that evaluates the model on changed inputs, and needs no gradient."""
 
-    def attribute_future(self, *args: Any, **kwargs: Any) -> torch.futures.Future:
+    def attribute_future(self, *args: Any, **kwargs: Any) -> torch.Future:
         """Do what `attribute` does, and return the result in a future that is done.
 
         `forward_func` may return futures itself; they are waited for.
         """
-        future: torch.futures.Future = torch.futures.Future()
+        future: torch.Future = torch.Future([])  # the class itself, as captum's
         future.set_result(self.attribute(*args, **kwargs))
         return future
 
@@ -124,6 +124,10 @@ class PerturbationAttribution(Attribution):
         return True
 
 
+def _in_words(name: str) -> str:
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)
+
+
 def progress_bar(total: int, name: str, show: bool) -> tqdm:
     """A progress bar over rows of the model's input, if asked for."""
-    return tqdm(total=total, desc=f"{name} attribution", unit="row", disable=not show, leave=False)
+    return tqdm(total=total, desc=f"{_in_words(name)} attribution", unit="row", disable=not show)

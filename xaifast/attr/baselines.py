@@ -100,8 +100,10 @@ def _one(who: str, baseline: Any, x: Tensor) -> Tensor:
     b = baseline.detach().to(x.device)
     if b.is_floating_point() and x.is_floating_point():
         b = b.to(x.dtype)
-    if b.dim() < x.dim() and b.dim() <= len(x.shape[1:]):
+    if b.dim() < x.dim():
         b = b.expand(x.shape[1:]).unsqueeze(0) if _broadcasts(b, x.shape[1:]) else b
+    elif b.dim() == x.dim() and _broadcasts(b[0] if len(b) else b, x.shape[1:]):
+        b = b.expand(len(b), *x.shape[1:])
     if b.dim() != x.dim() or tuple(b.shape[1:]) != tuple(x.shape[1:]) or len(b) not in (1, len(x)):
         raise wrong_value(
             f"{who}: baselines",

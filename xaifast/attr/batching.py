@@ -46,9 +46,14 @@ def need_of(propagation: Propagation, targets: int, itemsize: int) -> Need:
     return Need(itemsize * (kept + in_flight), itemsize * targets * largest)
 
 
+def rows_in_memory(need: Need, device: torch.device) -> int:
+    """As many rows as the free memory holds."""
+    return int(SHARE * free_memory(device) // max(1, need.kept))
+
+
 def rows_that_fit(need: Need, device: torch.device) -> int:
     """As many rows as the free memory holds, and on the CPU as run well."""
-    fitting = int(SHARE * free_memory(device) // max(1, need.kept))
+    fitting = rows_in_memory(need, device)
     if device.type == "cpu":
         fitting = min(fitting, CPU_BLOCK // max(1, need.largest))
     return max(1, fitting)

@@ -114,6 +114,7 @@ class PlainModel:
     def __init__(self, call: Call) -> None:
         self.call = call
         self.function = call.function
+        self._need: Need | None = None
         module = module_of(call.function)
         if module is not None and module.training:
             warn_training(module)
@@ -163,6 +164,11 @@ class PlainModel:
 
     def need(self) -> Need:
         """Memory of one row, measured on the first sample."""
+        if self._need is None:
+            self._need = self._measured()
+        return self._need
+
+    def _measured(self) -> Need:
         one = torch.zeros(1, dtype=torch.long)
         sizes = _Sizes()
         try:

@@ -36,6 +36,16 @@ class Features:
     count: int
     numbers: tuple[int, ...]
 
+    def rows(self, rows: slice) -> Features:
+        """The features of some of the samples."""
+        labels = tuple(m if len(m) == 1 else m[rows] for m in self.labels)
+        return Features(labels, self.count, self.numbers)
+
+    @property
+    def shared(self) -> bool:
+        """Whether all samples have the same features."""
+        return all(len(m) == 1 for m in self.labels)
+
     def expanded(self, i: int, x: Tensor) -> Tensor:
         """The labels of input i, one for each element [N or 1, ...]."""
         return self.labels[i].expand(len(self.labels[i]), *x.shape[1:])
@@ -45,7 +55,7 @@ def elements(inputs: tuple[Tensor, ...]) -> Features:
     """Each element a feature of its own, counted through all inputs."""
     labels, first = [], 0
     for x in inputs:
-        size = x[:1].numel()
+        size = x.shape[1:].numel()
         labels.append(torch.arange(first, first + size, device=x.device).view(1, *x.shape[1:]))
         first += size
     return Features(tuple(labels), first, tuple(range(first)))
@@ -55,7 +65,7 @@ def _check_mask(who: str, mask: Any, x: Tensor) -> Tensor:
     """A mask as int64 [N or 1, ...] that broadcasts against one input."""
     if not isinstance(mask, Tensor):
         raise wrong_type(f"{who}: feature_mask", "has an unknown form", describe(mask), FORMS)
-    if mask.is_floating_point() or mask.is_complex():
+    if mask.is_complex() or (mask.is_floating_point() and not torch.equal(mask, mask.round())):
         raise wrong_type(f"{who}: feature_mask", "must be made of integers", mask, FORMS)
     m = mask.detach().to(x.device, torch.int64)
     if m.dim() < x.dim():

@@ -10,38 +10,52 @@ returns one value (or several) for the whole batch, and then perturbations go on
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..errors import ModelError, wrong_type, wrong_value
-from .arguments import Call
+from ..errors import ModelError, describe, wrong_value
+from .arguments import Call, check_count, check_even
 from .base import progress_bar
-from .batching import run_in_batches
-from .evaluation import Model, rows_at_once
+from .batching import batches, check_batch_size, rows_in_memory, run_in_batches
+from .evaluation import Evaluator, GraphModel, Model, rows_at_once
 
 Perturb = Callable[[slice], tuple[Tensor, ...]]  # some of the K perturbations -> rows of inputs
+Output = Callable[[Tensor], Tensor]  # what is made of the model's output before it is selected
+Explain = Callable[["Scorer", slice], Iterable[Tensor]]  # some samples -> their attributions
 
 
-def perturbations_at_once(who: str, size: int | str, per_eval: int | None, batch: int) -> int | str:
+class Asked(int):
+    """Rows at once that `perturbations_per_eval` asks for; any other size is a bound."""
+
+
+def perturbations_at_once(
+    who: str, size: int | str | None, per_eval: int | None, batch: int
+) -> int | str:
     """`internal_batch_size` in rows, from it or from captum's `perturbations_per_eval`."""
+    size = "auto" if size is None else size
+    check_batch_size(size)
     if per_eval is None:
         return size
-    if isinstance(per_eval, bool) or not isinstance(per_eval, int):
-        raise wrong_type(
-            f"{who}: perturbations_per_eval", "must be an int", per_eval, "Leave it out."
-        )
-    if per_eval < 1:
-        raise wrong_value(
-            f"{who}: perturbations_per_eval", "must be at least 1", per_eval, "Leave it out."
-        )
+    check_count(f"{who}: perturbations_per_eval", per_eval, "Leave it out.")
     if size != "auto":
         raise wrong_value(
             f"{who}: perturbations_per_eval", "and internal_batch_size exclude each other",
             f"{per_eval} and {size}", "Give one of them.",
         )  # fmt: skip
-    return per_eval * max(1, batch)
+    return Asked(per_eval * max(1, batch))
+
+
+def probabilities(output: Tensor) -> Tensor:
+    """The softmax over the last dimension of a model's output."""
+    if output.dim() < 2 or not output.is_floating_point():
+        raise ModelError(
+            "probability=True needs a model that returns floating outputs [N, ..., classes], for "
+            f"the softmax is over the last dimension; it returned {describe(output)}. Leave it out."
+        )
+    return output.softmax(-1)
 
 
 class _DoesNotGrowError(ModelError):
@@ -57,6 +71,7 @@ class Scorer:
     size : rows at once, or "auto".
     show : whether to show a progress bar.
     point : where to evaluate first; default the inputs themselves.
+    change : what is made of each output before the target is selected.
 
     Attributes
     ----------
@@ -76,13 +91,44 @@ class Scorer:
         size: int | str,
         show: bool = False,
         point: tuple[Tensor, ...] | None = None,
+        change: Output | None = None,
     ) -> None:
         self.call, self.model, self.size, self.show = call, model, size, show
-        output = model.output(call.inputs if point is None else point)
+        self.change = change
+        at = call.inputs if point is None else point
+        output = self._output(tuple(x.clone() for x in at), None)  # models may write into it
         self.output_shape = tuple(output.shape[1:])
         self.whole = output.dim() == 0 or len(output) != call.batch
+        if not call.even and not self.whole:
+            if call.batch > 1:
+                check_even(call.inputs)
+            self.whole = True  # one value, and inputs that are not samples alone
         self.shape = self._leading_shape(output)
         self.initial = self._scores(output, None).flatten()
+
+    def _output(self, rows: tuple[Tensor, ...], samples: Tensor | None) -> Tensor:
+        output = self.model.output(rows, samples)
+        output = output if self.change is None else self.change(output)
+        return output.long() if output.dtype == torch.bool else output
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of the model's output; half models may be evaluated in float32."""
+        own = {x.dtype for x in self.call.inputs}
+        half = own & {torch.float16, torch.bfloat16}
+        graph = isinstance(self.model, GraphModel) and self.initial.dtype == torch.float32
+        return half.pop() if graph and len(own) == len(half) == 1 else self.initial.dtype
+
+    @property
+    def several(self) -> bool:
+        """Whether `shape` begins with an axis of targets."""
+        return self.call.target is not None and len(self.shape) == 2
+
+    def sample_of(self) -> Tensor:
+        """The sample that each of the L scores belongs to, [L]."""
+        each = len(self.initial) // max(1, self.call.batch)
+        samples = torch.arange(self.call.batch)
+        return samples.repeat_interleave(each) if self.call.target is None else samples.repeat(each)
 
     def _leading_shape(self, output: Tensor) -> tuple[int, ...]:
         if self.call.target is None:
@@ -118,7 +164,7 @@ class Scorer:
 
     def evaluate(self, perturb: Perturb, count: int) -> Tensor:
         """Scores [count, L] of perturbations; `perturb(part)` makes the rows of some of them."""
-        if self.whole and isinstance(self.size, int) and self.size > self.call.batch:
+        if self.whole and isinstance(self.size, Asked) and self.size > max(1, self.call.batch):
             raise wrong_value(
                 f"{self.call.who}: perturbations_per_eval",
                 "must be 1 for a model that returns one value for the whole batch",
@@ -127,10 +173,11 @@ class Scorer:
         at_once = 1 if self.whole else self._perturbations_at_once(count)
         try:
             return self._all(perturb, count, at_once)
-        except _DoesNotGrowError:
-            if self.size != "auto" or self.call.batch > 1:
+        except _DoesNotGrowError:  # as many values for the batch as it has samples, by chance
+            if isinstance(self.size, Asked):
                 raise
-            return self._all(perturb, count, 1)  # one value for a batch of one: never two at once
+            self.whole = True
+            return self._all(perturb, count, 1)
 
     def _all(self, perturb: Perturb, count: int, at_once: int) -> Tensor:
         parts: list[Tensor] = []
@@ -149,7 +196,7 @@ class Scorer:
 
     def _evaluate(self, rows: tuple[Tensor, ...], count: int) -> Tensor:
         samples = None if self.whole else torch.arange(self.call.batch).repeat(count)
-        output = self.model.output(rows, samples)
+        output = self._output(rows, samples)
         if not self.whole and (output.dim() < 1 or len(output) != len(rows[0])):
             raise _DoesNotGrowError(
                 f"{self.call.who}: the model returned a tensor of shape {list(output.shape)} for "
@@ -161,3 +208,56 @@ class Scorer:
     def shaped(self, attribution: Tensor, x: Tensor) -> Tensor:
         """An attribution [L, ...] of an input as it goes out."""
         return attribution.reshape(*self.shape, *x.shape[1:])
+
+
+# ---- all samples, or blocks of them ------------------------------------------------------------
+
+
+def _samples_at_once(model: Model, size: int | str) -> int:
+    """How many samples to explain at once: all that may be evaluated at once."""
+    call = model.call
+    if call.batch <= 1 or not call.even:
+        return max(1, call.batch)
+    if size != "auto":
+        return int(size)
+    return max(2, rows_in_memory(model.need(), call.inputs[0].device))
+
+
+def explain_in_blocks(
+    evaluator: Evaluator,
+    call: Call,
+    count: int,
+    size: int | str,
+    explain: Explain,
+    **options: Any,
+) -> Any:
+    """Explain the samples, or one block of them after the other where not all fit at once.
+
+    Parameters
+    ----------
+    evaluator, call : what is explained, and how it is evaluated.
+    count : evaluations for each sample, to judge what pays.
+    size : rows at once, or "auto".
+    explain : from the scorer of a block and the place of the block, the attributions of each input;
+        their samples (or samples x outputs) come first, or second behind an axis of targets.
+    options : further arguments of the `Scorer`.
+    """
+    total = count * call.batch if call.even else 1
+    model = evaluator.model(call, total)
+    rows = _samples_at_once(model, size)
+    if rows >= call.batch:
+        scorer = Scorer(call, model, size, **options)
+        return call.result(explain(scorer, slice(0, call.batch)))
+    parts, axis = [], 0
+    for block in batches(call.batch, rows):
+        part = call.part(block)
+        scorer = Scorer(part, evaluator.model(part, total), size, **options)
+        if scorer.whole:
+            raise wrong_value(
+                "internal_batch_size",
+                f"must be at least {call.batch}, the size of the batch, for a model that returns "
+                "one value for the whole batch", rows, "Leave it out.",
+            )  # fmt: skip
+        parts.append(explain(scorer, block))
+        axis = int(scorer.several)
+    return call.result(torch.cat(p, axis) for p in zip(*parts, strict=True))
