@@ -20,6 +20,7 @@ SOURCES = [
     "xaifast.attr.layer_path",
     "xaifast.attr.noise",
     "xaifast.attr.path",
+    "xaifast.attr.perturbation",
     "xaifast.attr.propagation",
     "xaifast.composites.deeplift",
     "xaifast.composites.gradient",

@@ -10,6 +10,7 @@ from .layer import LayerActivation, LayerAttribution, LayerGradCam, LayerGradien
 from .layer_path import LayerConductance, LayerIntegratedGradients
 from .noise import NoiseTunnel
 from .path import IntegratedGradients
+from .perturbation import FeatureAblation, FeaturePermutation, Occlusion
 from .propagation import LRP, Report
 
 __all__ = [
@@ -18,6 +19,8 @@ __all__ = [
     "Deconvolution",
     "DeepLift",
     "DeepLiftShap",
+    "FeatureAblation",
+    "FeaturePermutation",
     "GradientAttribution",
     "GradientShap",
     "GuidedBackprop",
@@ -31,6 +34,7 @@ __all__ = [
     "LayerGradientXActivation",
     "LayerIntegratedGradients",
     "NoiseTunnel",
+    "Occlusion",
     "PerturbationAttribution",
     "Report",
     "Saliency",

@@ -1,0 +1,133 @@
+"""Features of inputs that are switched off, or permuted; and scores spread over them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from ..errors import describe, wrong_value
+from .features import Features
+from .windows import common_dtype, repeated
+
+Permute = Callable[[Tensor, Tensor], Tensor]  # x [N, ...], mask [N or 1, ...] bool -> like x
+
+
+def masked(x: Tensor, baseline: Tensor, labels: Tensor, on: Tensor, sample: Tensor) -> Tensor:
+    """Rows of a perturbed input: x where the feature is on, the baseline where it is off.
+
+    x [N, ...], baseline [N or 1, ...], labels [N or 1, ...], on [R, M] bool, sample [R].
+    """
+    own = labels[sample] if len(labels) > 1 else labels.expand(len(sample), *labels.shape[1:])
+    flat = own.expand(len(sample), *x.shape[1:]).reshape(len(sample), -1)
+    keep = on.gather(1, flat).view(-1, *x.shape[1:])
+    other = baseline[sample] if len(baseline) > 1 else baseline
+    dtype = common_dtype(x, baseline)
+    return torch.where(keep, x[sample].to(dtype), other.to(dtype))
+
+
+class Segments:
+    """The features of some inputs, to be switched on and off."""
+
+    def __init__(self, features: Features, inputs: tuple[Tensor, ...]) -> None:
+        self.inputs = inputs
+        self.features = features
+        self.labels = [features.expanded(i, x) for i, x in enumerate(inputs)]
+        self.present = [torch.zeros(features.count, dtype=torch.bool) for _ in inputs]
+        for present, labels, x in zip(self.present, features.labels, inputs, strict=True):
+            present[labels.flatten().cpu()] = bool(len(x))
+
+    @property
+    def count(self) -> int:
+        """How many features there are."""
+        return self.features.count
+
+    def coalitions(self, baseline: tuple[Tensor, ...], on: Tensor) -> tuple[Tensor, ...]:
+        """Inputs for K' coalitions on [K', M], with the baseline where a feature is off."""
+        off = ~on.all(0)
+        rows = []
+        for x, b, labels, present in zip(
+            self.inputs, baseline, self.labels, self.present, strict=True
+        ):
+            if not (off & present).any():
+                rows.append(repeated(x, len(on)))
+                continue
+            sample = torch.arange(len(x), device=x.device).repeat(len(on))
+            each = on.to(x.device).repeat_interleave(len(x), 0)
+            rows.append(masked(x, b, labels, each, sample))
+        return tuple(rows)
+
+    def rows(self, baseline: tuple[Tensor, ...], part: slice) -> tuple[Tensor, ...]:
+        """Inputs, feature by feature of a part of them, with this feature switched off."""
+        on = torch.ones(part.stop - part.start, self.count, dtype=torch.bool)
+        on[torch.arange(len(on)), torch.arange(part.start, part.stop)] = False
+        return self.coalitions(baseline, on)
+
+    def spread(self, scores: Tensor, sample: Tensor) -> list[Tensor]:
+        """Scores [M, L] on the elements of the features, for each input [L, ...].
+
+        sample [L] says whose features a score is for.
+        """
+        return [self._spread_on(i, scores.T, sample) for i in range(len(self.inputs))]
+
+    def _spread_on(self, i: int, scores: Tensor, sample: Tensor) -> Tensor:
+        x, own = self.inputs[i], self.labels[i]
+        labels = own.reshape(len(own), -1).to(scores.device)
+        if not len(x):
+            return scores.new_zeros(len(scores), *x.shape[1:])
+        if len(labels) == 1:
+            return scores.index_select(1, labels[0]).view(-1, *x.shape[1:])
+        return scores.gather(1, labels[sample.to(labels.device)]).view(-1, *x.shape[1:])
+
+
+# ---- permuting ---------------------------------------------------------------------------------
+
+
+def permutation(n: int, seed: int) -> Tensor:
+    """A permutation of n things, each but the one that changes nothing equally likely."""
+    generator = torch.Generator().manual_seed(seed)
+    while True:
+        drawn = torch.randperm(n, generator=generator)
+        if n < 2 or not torch.equal(drawn, torch.arange(n)):
+            return drawn
+
+
+class Permuting:
+    """The features of some inputs, permuted among the samples.
+
+    Parameters
+    ----------
+    segments : the features.
+    function : one of the user, or None: inputs of the same number of samples are permuted alike.
+    seed : of the permutations; each feature has its own, whatever is evaluated with it.
+    """
+
+    def __init__(self, who: str, segments: Segments, function: Permute | None, seed: int) -> None:
+        self.who, self.segments, self.function, self.seed = who, segments, function, seed
+
+    def rows(self, part: slice, block: slice) -> tuple[Tensor, ...]:
+        """A block of the samples, feature by feature of a part, each feature permuted."""
+        inputs = zip(self.segments.inputs, self.segments.present, strict=True)
+        return tuple(
+            torch.cat(
+                [
+                    self._permuted(i, k)[block] if present[k] else x[block]
+                    for k in range(part.start, part.stop)
+                ]
+            )
+            for i, (x, present) in enumerate(inputs)
+        )
+
+    def _permuted(self, i: int, k: int) -> Tensor:
+        x, mask = self.segments.inputs[i], self.segments.features.labels[i] == k
+        if self.function is None:
+            order = permutation(len(x), (self.seed + k) % 2**63)
+            return torch.where(mask, x[order.to(x.device)], x)
+        found = self.function(x.clone(), mask)
+        if not isinstance(found, Tensor) or found.shape != x.shape:
+            raise wrong_value(
+                f"{self.who}: perm_func", f"must return a tensor of shape {list(x.shape)}",
+                describe(found), "It is given an input and the mask of one feature.",
+            )  # fmt: skip
+        return found
