@@ -12,6 +12,7 @@ from .noise import NoiseTunnel
 from .path import IntegratedGradients
 from .perturbation import FeatureAblation, FeaturePermutation, Occlusion
 from .propagation import LRP, Report
+from .shapley import ShapleyValues, ShapleyValueSampling
 
 __all__ = [
     "LRP",
@@ -38,5 +39,7 @@ __all__ = [
     "PerturbationAttribution",
     "Report",
     "Saliency",
+    "ShapleyValueSampling",
+    "ShapleyValues",
     "blur",
 ]
