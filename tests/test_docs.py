@@ -22,6 +22,7 @@ SOURCES = [
     "xaifast.attr.path",
     "xaifast.attr.perturbation",
     "xaifast.attr.propagation",
+    "xaifast.attr.rise",
     "xaifast.attr.shapley",
     "xaifast.composites.deeplift",
     "xaifast.composites.gradient",

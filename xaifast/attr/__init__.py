@@ -12,10 +12,12 @@ from .noise import NoiseTunnel
 from .path import IntegratedGradients
 from .perturbation import FeatureAblation, FeaturePermutation, Occlusion
 from .propagation import LRP, Report
+from .rise import RISE
 from .shapley import ShapleyValues, ShapleyValueSampling
 
 __all__ = [
     "LRP",
+    "RISE",
     "Attribution",
     "Deconvolution",
     "DeepLift",
