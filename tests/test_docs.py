@@ -21,6 +21,7 @@ SOURCES = [
     "xaifast.attr.noise",
     "xaifast.attr.path",
     "xaifast.attr.perturbation",
+    "xaifast.attr.prediction_difference",
     "xaifast.attr.propagation",
     "xaifast.attr.rise",
     "xaifast.attr.shapley",

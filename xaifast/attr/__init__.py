@@ -11,6 +11,7 @@ from .layer_path import LayerConductance, LayerIntegratedGradients
 from .noise import NoiseTunnel
 from .path import IntegratedGradients
 from .perturbation import FeatureAblation, FeaturePermutation, Occlusion
+from .prediction_difference import PredictionDifference
 from .propagation import LRP, Report
 from .rise import RISE
 from .shapley import ShapleyValues, ShapleyValueSampling
@@ -39,6 +40,7 @@ __all__ = [
     "NoiseTunnel",
     "Occlusion",
     "PerturbationAttribution",
+    "PredictionDifference",
     "Report",
     "Saliency",
     "ShapleyValueSampling",
