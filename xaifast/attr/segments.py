@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from .. import ops
 from ..errors import describe, wrong_value
 from .features import Features
 from .windows import common_dtype, repeated
@@ -19,6 +20,8 @@ def masked(x: Tensor, baseline: Tensor, labels: Tensor, on: Tensor, sample: Tens
 
     x [N, ...], baseline [N or 1, ...], labels [N or 1, ...], on [R, M] bool, sample [R].
     """
+    if x.is_floating_point() and x.numel() and x.dim() > 1:
+        return ops.mask_segments(x, baseline.to(x.dtype), labels, on, sample)
     own = labels[sample] if len(labels) > 1 else labels.expand(len(sample), *labels.shape[1:])
     flat = own.expand(len(sample), *x.shape[1:]).reshape(len(sample), -1)
     keep = on.gather(1, flat).view(-1, *x.shape[1:])
@@ -33,7 +36,6 @@ class Segments:
     def __init__(self, features: Features, inputs: tuple[Tensor, ...]) -> None:
         self.inputs = inputs
         self.features = features
-        self.labels = [features.expanded(i, x) for i, x in enumerate(inputs)]
         self.present = [torch.zeros(features.count, dtype=torch.bool) for _ in inputs]
         for present, labels, x in zip(self.present, features.labels, inputs, strict=True):
             present[labels.flatten().cpu()] = bool(len(x))
@@ -47,9 +49,8 @@ class Segments:
         """Inputs for K' coalitions on [K', M], with the baseline where a feature is off."""
         off = ~on.all(0)
         rows = []
-        for x, b, labels, present in zip(
-            self.inputs, baseline, self.labels, self.present, strict=True
-        ):
+        own = zip(self.inputs, baseline, self.features.labels, self.present, strict=True)
+        for x, b, labels, present in own:
             if not (off & present).any():
                 rows.append(repeated(x, len(on)))
                 continue
@@ -72,10 +73,11 @@ class Segments:
         return [self._spread_on(i, scores.T, sample) for i in range(len(self.inputs))]
 
     def _spread_on(self, i: int, scores: Tensor, sample: Tensor) -> Tensor:
-        x, own = self.inputs[i], self.labels[i]
-        labels = own.reshape(len(own), -1).to(scores.device)
+        x = self.inputs[i]
         if not len(x):
             return scores.new_zeros(len(scores), *x.shape[1:])
+        each = self.features.expanded(i, x)
+        labels = each.reshape(len(each), -1).to(scores.device)
         if len(labels) == 1:
             return scores.index_select(1, labels[0]).view(-1, *x.shape[1:])
         return scores.gather(1, labels[sample.to(labels.device)]).view(-1, *x.shape[1:])
