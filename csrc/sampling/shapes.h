@@ -25,8 +25,7 @@ namespace xaifast {
 
 inline void check_samples(const char* op, const char* name, const at::Tensor& x) {
   check_dtype(op, name, x);
-  TORCH_CHECK_VALUE(x.dim() >= 2, op, ": ", name,
-                    " must be [N, ...] with at least one dimension behind N, got ", x.sizes());
+  TORCH_CHECK_VALUE(x.dim() >= 1, op, ": ", name, " must be [N, ...], got a number");
 }
 
 // v [count], an int64 or a float64 for each `what`.
@@ -236,6 +235,7 @@ inline WindowPlan plan_windows(const char* op, at::IntArrayRef shape, at::IntArr
     positions.push_back(window_positions(size, window[d], step));
     axes.push_back({size, window[d], step, positions.back(), 1});
   }
+  if (axes.empty()) axes.push_back({1, 1, 1, 1, 1});  // a sample that is one number
   const std::int64_t K = checked_product(op, "the list of windows", positions);
   for (std::size_t d = axes.size() - 1; d > 0; --d) {  // the last dimension is counted fastest
     axes[d - 1].step = axes[d].step * axes[d].positions;
@@ -277,10 +277,8 @@ inline Scatter plan_scatter(const at::Tensor& scores, at::IntArrayRef shape, at:
                             at::IntArrayRef stride, bool average) {
   constexpr const char* op = "scatter_windows";
   check_dtype(op, "scores", scores);
-  TORCH_CHECK_VALUE(
-      !shape.empty() &&
-          std::all_of(shape.begin(), shape.end(), [](std::int64_t s) { return s >= 0; }),
-      op, ": shape must be that of a sample, with at least one dimension, got ", shape);
+  TORCH_CHECK_VALUE(std::all_of(shape.begin(), shape.end(), [](std::int64_t s) { return s >= 0; }),
+                    op, ": shape must not have negative sizes, got ", shape);
   const std::int64_t size = checked_product(op, "a sample", shape);
   const auto [windows, K] = plan_windows(op, shape, window, stride, /*channels_last=*/false);
   TORCH_CHECK_VALUE(scores.dim() == 2 && scores.size(1) == K, op, ": scores must be [T, ", K,

@@ -5,7 +5,8 @@ of samples of x [N, ...]: row r belongs to sample n = sample[r], in any order, r
 number of dimensions may follow N, and results have the layout of x. Everything is deterministic:
 the same for any number of threads, and wherever rows are cut into batches. An index that is out of
 range is an error on the CPU; on CUDA, where the check would have to wait for the device, its row is
-NaN (in a sum: left out).
+NaN (in a sum: left out). What tells about rows (sample, alpha, weight, ...) may come from any
+device; what holds their values must be on the device of x.
 """
 
 from __future__ import annotations
@@ -66,9 +67,8 @@ def path_points(
     tensor([[ 0.,  4.],
             [ 3., -2.]])
     """
-    if not is_native(x):
-        return reference.path_points(x, baseline, sample, alpha, relu)
-    return _native.path_points(x, baseline, sample, alpha, relu)
+    call = _native.path_points if is_native(x) else reference.path_points
+    return call(x, baseline, sample.to(x.device), alpha.to(x.device), relu)
 
 
 def accumulate_rows_(total: Tensor, g: Tensor, sample: Tensor, weight: Tensor) -> Tensor:
@@ -108,9 +108,8 @@ def accumulate_rows_(total: Tensor, g: Tensor, sample: Tensor, weight: Tensor) -
     tensor([[2.5000],
             [2.0000]])
     """
-    if not is_native(total):
-        return reference.accumulate_rows_(total, g, sample, weight)
-    _native.accumulate_rows_(total, g, sample, weight)
+    call = _native.accumulate_rows_ if is_native(total) else reference.accumulate_rows_
+    call(total, g, sample.to(total.device), weight.to(total.device))
     return total
 
 
@@ -161,9 +160,8 @@ def add_noise(x: Tensor, sample: Tensor, draw: Tensor, std: Tensor, seed: int) -
     tensor([[0.9430, 1.6630, 3.6023],
             [1.4526, 2.5334, 2.9535]])
     """
-    if not is_native(x):
-        return reference.add_noise(x, sample, draw, std, seed)
-    return _native.add_noise(x, sample, draw, std, seed)
+    call = _native.add_noise if is_native(x) else reference.add_noise
+    return call(x, sample.to(x.device), draw.to(x.device), std.to(x.device), seed)
 
 
 def occlude_windows(
@@ -308,7 +306,7 @@ def mask_segments(
             [0., 2., 3.]])
     """
     call = _native.mask_segments if is_native(x) else reference.mask_segments
-    return call(x, baseline, labels, on, sample)
+    return call(x, baseline, labels.to(x.device), on.to(x.device), sample.to(x.device))
 
 
 def segment_sums(x: Tensor, labels: Tensor, segments: int) -> Tensor:
@@ -342,7 +340,7 @@ def segment_sums(x: Tensor, labels: Tensor, segments: int) -> Tensor:
     tensor([[[5., 2., 0.]]], dtype=torch.float64)
     """
     call = _native.segment_sums if is_native(x) else reference.segment_sums
-    return call(x, labels, segments)
+    return call(x, labels.to(x.device), segments)
 
 
 # ---- fake kernels: shapes and layouts only, for torch.compile and torch.export ---------------

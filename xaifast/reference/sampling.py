@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 
 import torch
@@ -160,7 +161,7 @@ def mask_segments(
     x: Tensor, baseline: Tensor, labels: Tensor, on: Tensor, sample: Tensor
 ) -> Tensor:
     """X where the segment is on, x' where it is off; a label that is none is on."""
-    label = labels.expand_as(x)[sample].flatten(1)
+    label = labels.expand_as(x)[sample].reshape(len(sample), math.prod(x.shape[1:]))
     known = (label >= 0) & (label < on.shape[1])
     always = on.new_ones(len(on), 1)
     keep = torch.cat([on, always], 1).gather(1, torch.where(known, label, on.shape[1]))
