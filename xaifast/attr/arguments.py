@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -70,11 +71,15 @@ def check_even(inputs: tuple) -> None:
 
 def check_count(name: str, value: Any, do: str) -> int:
     """Return what must be an int of at least 1."""
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise wrong_type(name, "must be an int", describe(value), do)
-    if value < 1:
-        raise wrong_value(name, "must be at least 1", value, do)
-    return value
+    try:
+        if isinstance(value, bool):
+            raise TypeError
+        count = operator.index(value)
+    except TypeError:
+        raise wrong_type(name, "must be an int", describe(value), do) from None
+    if count < 1:
+        raise wrong_value(name, "must be at least 1", count, do)
+    return count
 
 
 # ---- one call of a function method -------------------------------------------------------------

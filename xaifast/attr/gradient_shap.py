@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .. import ops
-from .arguments import Call, make_call, plain_mode
+from .arguments import Call, check_count, make_call, plain_mode
 from .base import GradientAttribution, progress_bar
 from .baselines import check_distribution
 from .batching import run_in_batches
@@ -21,7 +21,7 @@ from .evaluation import (
     rows_at_once,
     sums_dtype,
 )
-from .noise import check_count, check_stdevs, noisy, seeds_for
+from .noise import check_stdevs, noisy, seeds_for
 from .randomness import generator_of
 
 
@@ -131,7 +131,7 @@ class GradientShap(GradientAttribution):
         """
         name = "GradientShap"
         call = make_call(name, self.forward_func, inputs, target, additional_forward_args)
-        count = check_count(name, "n_samples", n_samples)
+        count = check_count(f"{name}: n_samples", n_samples, "Try 50.")
         levels = check_stdevs(name, stdevs, call.inputs)
         distribution = check_distribution(name, baselines, call.inputs)
         if not call.batch:

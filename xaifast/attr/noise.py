@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +10,7 @@ from torch import Tensor
 
 from .. import ops
 from ..errors import describe, wrong_type, wrong_value
-from .arguments import as_tuple, check_inputs, is_nested
+from .arguments import as_tuple, check_count, check_inputs, is_nested
 from .base import Attribution
 from .batching import batches
 from .evaluation import sums_dtype
@@ -37,19 +36,6 @@ def check_stdevs(who: str, stdevs: Any, inputs: tuple[Tensor, ...]) -> list[floa
             f"{len(given)}", "Give a number for all.",
         )  # fmt: skip
     return [float(s) for s in given]
-
-
-def check_count(who: str, name: str, count: Any) -> int:
-    """A whole number of draws, at least 1."""
-    try:
-        if isinstance(count, bool):
-            raise TypeError
-        number = operator.index(count)
-    except TypeError:
-        raise wrong_type(f"{who}: {name}", "must be an int", describe(count), "Try 50.") from None
-    if number < 1:
-        raise wrong_value(f"{who}: {name}", "must be at least 1", number, "Try 50.")
-    return number
 
 
 def noisy(
@@ -195,7 +181,7 @@ class NoiseTunnel(Attribution):
         given = as_tuple(inputs)
         batch = check_inputs(given)
         _check_words(nt_type, given)
-        count = check_count("NoiseTunnel", "nt_samples", nt_samples)
+        count = check_count("NoiseTunnel: nt_samples", nt_samples, "Try 50.")
         at_once = _at_once(given, count, nt_samples_batch_size)
         source = generator_of("NoiseTunnel", seed, generator)
         copies = _Copies(
@@ -225,7 +211,7 @@ def _check_words(nt_type: Any, inputs: tuple[Tensor, ...]) -> None:
 def _at_once(inputs: tuple[Tensor, ...], count: int, wish: int | None) -> int:
     """How many copies of each sample to explain in one go."""
     if wish is not None:
-        return min(count, check_count("NoiseTunnel", "nt_samples_batch_size", wish))
+        return min(count, check_count("NoiseTunnel: nt_samples_batch_size", wish, "Leave it out."))
     size = sum(x.numel() * x.element_size() for x in inputs)
     return max(1, min(count, AT_ONCE // max(1, size)))
 
