@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+import xaifast
 from xaifast import attr, cli, composites, errors
 from xaifast.viz.reading import Reader
 
@@ -112,25 +113,15 @@ def test_a_native_library_that_does_not_fit_is_one_line(monkeypatch, capsys):
     )
 
 
-def test_methods_lists_all_presets_and_uniform_rules(capsys):
+def test_methods_lists_all_that_explain_knows(capsys):
     assert cli.main(["methods"]) == 0
     lines = capsys.readouterr().out.splitlines()
     names = [line.split()[0] for line in lines]
-    assert names[: len(composites.PRESETS)] == list(composites.PRESETS)
-    assert "Uniform:Epsilon" in names
-    assert all(len(line.split()) > 4 for line in lines)
+    assert names == [m.name for m in xaifast.methods()]
+    assert set(composites.PRESETS) < set(names)
     boxed = {name for name, line in zip(names, lines, strict=True) if "Needs --low --high." in line}
     assert boxed == {"EpsilonGammaBox", "ZeroEpsilonGammaBox", "DeepTaylorBounded"}
-
-
-@pytest.mark.parametrize("name", list(cli._known_methods()))
-def test_every_listed_method_makes_a_composite(name):
-    args = cli._parser().parse_args(
-        ["explain", "--model", "m:f", "--input", "x", "--method", name.lower()]
-    )
-    if cli._known_methods()[name].needs:
-        args.low, args.high = [0.0], [1.0]
-    assert isinstance(cli._composite(args), composites.Composite)
+    assert any("Needs --option layer=...." in line for line in lines)
 
 
 # ---- explain ---------------------------------------------------------------------------------
@@ -195,6 +186,27 @@ def test_dense_output(folder, capsys):
     assert np.abs(R[:, 4:7, 6:8]).max() > 0
     R[:, 4:7, 6:8] = 0
     assert not R.any()
+
+
+def test_other_methods_with_options(folder, capsys):
+    words = ["--input", "images/a.png", "images/b.png", "--target", "1"]
+    options = ["--option", "n_steps=7", "--option", "baselines=0.5"]
+    assert explain(*words, *options, method="integrated_gradients") == 0
+    lines = capsys.readouterr().out.splitlines()
+    model = sys.modules["models_of_mine"].cnn().eval()
+    x = torch.stack([Reader()(Path(f"images/{name}.png")) for name in "ab"])
+    expected = attr.IntegratedGradients(model).attribute(x, 0.5, target=1, n_steps=7)
+    np.testing.assert_array_equal(np.load("xaifast-out/b.npy"), expected[1])
+    assert numbers(lines[1])[3] == pytest.approx(float(expected[1].double().sum()), rel=1e-5)
+    window = ["--option", "sliding_window_shapes=(3, 4, 4)"]
+    assert explain(*words, *window, method="occlusion") == 0
+
+
+def test_the_map_of_a_layer_is_drawn_beside_the_input(folder):
+    words = ["--input", "images/a.png", "--option", "layer=0", "--out", "out"]
+    assert explain(*words, method="layer_grad_cam") == 0
+    assert np.load("out/a.npy").shape == (1, 8, 8)
+    assert Path("out/a.png").exists()
 
 
 def test_boxes_in_the_units_of_the_model(folder):
@@ -289,6 +301,19 @@ CASES = {
     "method": (["@cnn", "gama", *OK], "--method .*; got 'gama'. Did you mean Uniform:Gamma?"),
     "method far off": (["@cnn", "xx", *OK], "got 'xx'. `xaifast methods` lists all"),
     "no box": (["@cnn", "EpsilonGammaBox", *OK], "needs --low and --high; got neither. Give the"),
+    "no layer": (["@cnn", "GuidedGradCam", *OK], "explain: layer must be given for GuidedGradCam"),
+    "option": (
+        ["@cnn", "Saliency", "--option", "square=1", *OK],
+        "square must be an option of Saliency; got an unknown one. Did you mean squared",
+    ),
+    "option of two words": (["@cnn", "Saliency", "--option", "abs", *OK], "be NAME=VALUE.*'abs'"),
+    "start of a gradient": (
+        ["@cnn", "Saliency", "--start", "one", *OK], "explain: start must be an option of Saliency"
+    ),
+    "two results": (
+        ["@cnn", "LRP", "--option", "return_convergence_delta=True", *OK],
+        r"--option must leave one map for each input; got a tuple. Leave out",
+    ),
     "half a box": (["@cnn", "EpsilonGammaBox", "--low", "0", *OK], "and --high; got --low. Give"),
     "box for nothing": (["@cnn", "EpsilonPlus", "--low", "0", *OK], "takes no --low .* Leave"),
     "box upside down": (

@@ -1,6 +1,23 @@
 """xaifast: fast, exact explanations of PyTorch models on native kernels."""
 
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from .errors import XaifastError
 
+if TYPE_CHECKING:
+    from .catalogue import Method, explain, methods
+
 __version__ = "0.1.0"
-__all__ = ["XaifastError", "__version__"]
+__all__ = ["Method", "XaifastError", "__version__", "explain", "methods"]
+
+
+def __getattr__(name: str) -> Any:
+    """Load what needs the native library when it is first used, so that `xaifast info` can tell."""
+    if name in ("Method", "explain", "methods"):
+        return getattr(importlib.import_module(".catalogue", __name__), name)
+    if name in ("attr", "composites", "ops", "rules", "viz"):
+        return importlib.import_module(f".{name}", __name__)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -7,15 +7,13 @@ is imported by the commands, so that a library that does not fit is such a line 
 from __future__ import annotations
 
 import argparse
+import ast
 import importlib
-import inspect
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import dataclass
 from difflib import get_close_matches
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -30,9 +28,9 @@ from .viz.optional import need, short
 from .viz.reading import FILES, IMAGES, Reader
 
 if TYPE_CHECKING:
-    from .attr import LRP
-    from .composites import Composite
-    from .rules import Rule
+    from .catalogue import Method
+
+BOUNDS = ("low", "high")
 
 # ---- words on the command line ---------------------------------------------------------------
 
@@ -67,6 +65,18 @@ def _numbers(text: str) -> list[float]:
         raise argparse.ArgumentTypeError(
             f"must be a number, or one for each channel with commas (0.5,0.5,0.5); got {text!r}"
         ) from None
+
+
+def _option(text: str) -> tuple[str, Any]:
+    name, equals, value = text.partition("=")
+    if not (name.isidentifier() and equals):
+        raise argparse.ArgumentTypeError(f"must be NAME=VALUE, such as n_steps=100; got {text!r}")
+    if name == "layer":  # a path, even if it is a number
+        return name, value
+    try:
+        return name, ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return name, value  # a word, such as the path of a layer
 
 
 def _size(text: str) -> tuple[int, int]:
@@ -112,7 +122,9 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
         "commas for a dense output (3,10,12), or max, the predicted class (default)")  # fmt: skip
     add("--start", choices=("output", "one", "log_odds"), default="output",
         help="relevance to start with; default output")  # fmt: skip
-    for bound in ("low", "high"):
+    add("--option", type=_option, action="append", default=[], metavar="NAME=VALUE",
+        help="of the method (n_steps=100, layer=features.3); may be repeated")  # fmt: skip
+    for bound in BOUNDS:
         add(f"--{bound}", type=_numbers, metavar="NUMBER", help=f"{bound}est value that an input "
             "can have, as the model gets it (after --mean and --std); one, or one for each channel "
             "(--low=-2.1,-2.0,-1.8)")  # fmt: skip
@@ -148,7 +160,7 @@ def main(argv: list[str] | None = None) -> int:
     --------
     >>> from xaifast import cli
     >>> cli.main(["methods"])  # doctest: +ELLIPSIS
-    EpsilonPlus ...
+    Saliency ...
     0
     """
     try:
@@ -175,51 +187,14 @@ def _info(args: argparse.Namespace) -> None:
         print(f"{name:{width}}  {value}")
 
 
-@dataclass(frozen=True)
-class _Method:
-    """A line of `xaifast methods`."""
-
-    summary: str
-    make: Callable[..., Composite]
-
-    @property
-    def needs(self) -> list[str]:
-        """Arguments without a default: low and high of the box rules, or none."""
-        parameters = inspect.signature(self.make).parameters.values()
-        return [p.name for p in parameters if p.default is p.empty]
-
-
-def _known_methods() -> dict[str, _Method]:
-    """Every preset, and every rule that makes sense everywhere."""
-    from . import composites, rules
-
-    uniform: dict[str, Callable[[], Rule]] = {
-        "Zero": rules.Zero, "Epsilon": rules.Epsilon, "Gamma": rules.Gamma, "ZPlus": rules.ZPlus,
-        "Alpha2Beta1": rules.AlphaBeta, "WSquare": rules.WSquare, "Flat": rules.Flat,
-    }  # fmt: skip
-    known = {name: _Method(_summary(make), make) for name, make in composites.PRESETS.items()}
-    for name, rule in uniform.items():
-        make = partial(_uniform, rule)
-        known[f"Uniform:{name}"] = _Method(f"Everywhere: {_summary(rule)}", make)
-    return known
-
-
-def _summary(documented: object) -> str:
-    return str(documented.__doc__).partition("\n")[0]
-
-
-def _uniform(rule: Callable[[], Rule]) -> Composite:
-    from .composites import Uniform
-
-    return Uniform(rule())
-
-
 def _methods(args: argparse.Namespace) -> None:
-    methods = _known_methods()
-    width = max(map(len, methods))
-    for name, method in methods.items():
-        needs = "".join(f" --{word}" for word in method.needs)
-        print(f"{name:{width}}  {method.summary}" + (f" Needs{needs}." if needs else ""))
+    from .catalogue import methods
+
+    lines = []
+    for m in methods():
+        needs = " ".join(f"--{n}" if n in BOUNDS else f"--option {n}=..." for n in m.required)
+        lines.append(f"{m} Needs {needs}." if needs else str(m))
+    print("\n".join(lines))
 
 
 def _demo(args: argparse.Namespace) -> None:
@@ -232,33 +207,28 @@ def _demo(args: argparse.Namespace) -> None:
 # ---- explain: the method and the model -------------------------------------------------------
 
 
-def _method(name: str) -> _Method:
-    methods = _known_methods()
-    spelled = {known.lower(): known for known in methods}
-    if name.lower() not in spelled:
-        close = get_close_matches(name.lower(), spelled, 1, 0.4)
-        hint = f"Did you mean {spelled[close[0]]}? " if close else ""
-        raise wrong_value(
-            "--method", "must be a known name", repr(name), f"{hint}`xaifast methods` lists all."
-        )
-    return methods[spelled[name.lower()]]
+def _method(args: argparse.Namespace) -> tuple[Method, dict[str, Any]]:
+    """The method, and its options; bounds are checked here, as they have options of their own."""
+    from .catalogue import find
 
-
-def _composite(args: argparse.Namespace) -> Composite:
-    method = _method(args.method)
-    bounds = {k: v for k, v in (("low", args.low), ("high", args.high)) if v is not None}
+    method = find(args.method, "--method")
+    bounds = {k: v for k in BOUNDS if (v := getattr(args, k)) is not None}
     given = " ".join(f"--{k}" for k in bounds) or "neither"
-    if not set(method.needs) <= set(bounds):
+    needs = set(BOUNDS) <= set(method.required)
+    if needs and len(bounds) < len(BOUNDS):
         raise wrong_value(
             "--method", f"{args.method} needs --low and --high", given,
             "Give the range of the inputs as the model gets them (images: --low 0 --high 1).",
         )  # fmt: skip
-    if bounds and not method.needs:
+    if bounds and not needs:
         raise wrong_value(
             "--method", f"{args.method} takes no --low and no --high", given,
             "Leave them out, or choose a method with a box (see `xaifast methods`).",
         )  # fmt: skip
-    return method.make(**{k: _bound(v) for k, v in bounds.items()})
+    options = {**dict(args.option), **{k: _bound(v) for k, v in bounds.items()}}
+    if args.start != "output":
+        options["start"] = args.start
+    return method, options
 
 
 def _bound(values: list[float]) -> float | Tensor:
@@ -397,20 +367,20 @@ def _files_of(path: Path) -> list[Path]:
 
 
 def _explain(args: argparse.Namespace) -> None:
-    from .attr import LRP
+    from .catalogue import bind
 
     need("explain", "PIL.Image", "pillow")
-    composite = _composite(args)
+    method, options = _method(args)
     files = _files(args.input, args.out)
     _check_reading(args, files)
     model = _model(args.model, args.weights)
+    attribute = bind(method, model, options)
     read = Reader(args.size, args.mean, args.std, _dtype(model))
     kinds = {file: _checked(read, file, args.low, args.high) for file in files}
     _make_folder(args.out)
-    lrp = LRP(model, composite)
     with _bar(len(files), args.progress) or nullcontext() as bar:
         for batch in _batches(kinds, args.batch):
-            for line in _explain_batch(lrp, read, batch, args):
+            for line in _explain_batch(model, attribute, read, batch, args):
                 bar.write(line) if bar else print(line)
             if bar:
                 bar.update(len(batch))
@@ -482,13 +452,22 @@ def _bar(total: int, demanded: bool) -> Any:
 
 
 def _explain_batch(
-    lrp: LRP, read: Reader, files: list[Path], args: argparse.Namespace
+    model: nn.Module,
+    attribute: Callable[..., Any],
+    read: Reader,
+    files: list[Path],
+    args: argparse.Namespace,
 ) -> Iterator[str]:
     """Explain some files and write the results; yield a line for each."""
     x = torch.stack([read(file) for file in files])
-    output = _forward(lrp.model, x, files[0])
+    output = _forward(model, x, files[0])
     target = _resolved(args.target, output)
-    relevance = lrp.attribute(x, target, start=args.start)
+    relevance = attribute(x, target)
+    if not isinstance(relevance, torch.Tensor) or len(relevance) != len(x):
+        raise wrong_value(
+            "--option", "must leave one map for each input", f"a {type(relevance).__name__}",
+            "Leave out what returns more (return_convergence_delta, layers).",
+        )  # fmt: skip
     for i, file in enumerate(files):
         t = target[i] if isinstance(target, list) else target
         value = output[i] if t is None else output[i][t]

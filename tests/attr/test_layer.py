@@ -211,3 +211,59 @@ def test_what_cannot_be_explained_is_refused():
         attr.LayerIntegratedGradients(net, "a").attribute(x, [0, 1], target=0)
     with pytest.raises(TypeError, match="n_steps must be an int; got"):
         attr.LayerIntegratedGradients(net, "a").attribute(x, target=0, n_steps="auto")
+
+
+# ---- neurons of a layer as the output ------------------------------------------------------------
+
+
+def test_a_layer_as_the_output_of_any_explainer():
+    net, x = prepared()
+    before = {k: v.clone() for k, v in net.state_dict().items()}
+    neurons = attr.LayerOutput(net, net.a)
+    alone = net.a
+    torch.testing.assert_close(neurons(x), alone(x))
+    for make in (attr.Saliency, attr.IntegratedGradients, attr.FeatureAblation):
+        expected = make(alone).attribute(x, target=6)
+        torch.testing.assert_close(make(neurons).attribute(x, target=6), expected)
+    for make in (attr.LRP, attr.DeepLift):  # captured: the ReLU behind works in place
+        expected = make(alone).attribute(x, target=[1, 2, 3, 4])
+        torch.testing.assert_close(make(neurons).attribute(x, target=[1, 2, 3, 4]), expected)
+    assert not any(m._forward_hooks for m in net.modules())
+    assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items())
+
+
+def test_neurons_of_a_layer_that_is_called_twice_are_those_of_its_first_call():
+    relu = nn.ReLU()
+    net = nn.Sequential(nn.Linear(3, 4), relu, nn.Linear(4, 2), relu).double()
+    x = torch.randn(5, 3).double()
+    neurons = attr.LayerOutput(net, relu)
+    expected = net[:2]
+    torch.testing.assert_close(neurons(x), expected(x))
+    for make in (attr.InputXGradient, attr.LRP):
+        found, wanted = (make(f).attribute(x, target=3) for f in (neurons, expected))
+        torch.testing.assert_close(found, wanted)
+
+
+def test_what_does_not_work_behind_a_layer_does_not_matter():
+    class Broken(nn.Module):
+        def forward(self, x):
+            raise RuntimeError("no luck")
+
+    net = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), Broken())
+    x = torch.randn(2, 3)
+    found = attr.InputXGradient(attr.LayerOutput(net, "1")).attribute(x, target=0)
+    torch.testing.assert_close(found, attr.InputXGradient(net[:2]).attribute(x, target=0))
+
+
+def test_layers_that_are_no_output():
+    net, x = prepared()
+    with pytest.raises(InputError, match=r"LayerOutput: layer must be a module.*'c'"):
+        attr.LayerOutput(net, "c")
+    with pytest.raises(TypeError, match=r"must be a torch\.nn\.Module"):
+        attr.LayerOutput(lambda v: v, "a")
+    with pytest.raises(ModelError, match=r"layer split must be called and return a tensor.*tensor"):
+        attr.LayerOutput(net, net.split)(x)
+    unused = nn.ModuleDict({"used": nn.Linear(5, 2), "idle": nn.Linear(5, 2)})
+    unused.forward = unused["used"].forward
+    with pytest.raises(ModelError, match=r"not been called.*Choose another layer"):
+        attr.LayerOutput(unused, "idle")(x.float())

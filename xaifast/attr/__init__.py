@@ -7,6 +7,7 @@ from .gradient import InputXGradient, Saliency
 from .gradient_shap import GradientShap
 from .guided import Deconvolution, GuidedBackprop, GuidedGradCam
 from .layer import LayerActivation, LayerAttribution, LayerGradCam, LayerGradientXActivation
+from .layer_output import LayerOutput
 from .layer_path import LayerConductance, LayerIntegratedGradients
 from .noise import NoiseTunnel
 from .path import IntegratedGradients
@@ -37,6 +38,7 @@ __all__ = [
     "LayerGradCam",
     "LayerGradientXActivation",
     "LayerIntegratedGradients",
+    "LayerOutput",
     "NoiseTunnel",
     "Occlusion",
     "PerturbationAttribution",

@@ -31,6 +31,8 @@ from .building import Builder, Built, warn_training
 
 # Rows from which a convolutional model is captured: export takes a second or so, once per model.
 WORTH_CAPTURING = 32
+# So many rows need no measured size of batch: what came in together fits together.
+FEW = 8
 CONVOLUTIONS = (nn.modules.conv._ConvNd, nn.modules.batchnorm._BatchNorm)
 
 
@@ -313,12 +315,15 @@ class Evaluator:
 
 
 def rows_at_once(model: Any, size: int | str, count: int) -> int:
-    """How many rows to evaluate at once, for `count` in all: as asked for, or as many as fit."""
+    """How many rows to evaluate at once, for `count` in all: as asked for, or as many as fit.
+
+    To measure what a row needs costs one; a few rows are tried as they are.
+    """
     check_batch_size(size)
     if size != "auto":
         return min(int(size), max(1, count))
-    if count <= 1:
-        return 1
+    if count <= FEW:
+        return max(1, count)
     return max(1, min(count, rows_that_fit(model.need(), model.call.inputs[0].device)))
 
 

@@ -24,7 +24,7 @@ from .evaluation import as_output, check_finite, check_gradients, check_rows
 Values = tuple[Tensor, ...]  # what enters or leaves one module
 
 
-def _path_of(who: str, model: nn.Module, layer: Any) -> str:
+def path_of(who: str, model: nn.Module, layer: Any) -> str:
     """The path of a module in a model, by the module or by the path itself."""
     named = dict(model.named_modules())
     if isinstance(layer, str) and layer in named:
@@ -105,7 +105,7 @@ class Inner:
         module = module_of(function)
         self.module = None if module is None else unwrap(module)
         if self.module is not None:
-            self.paths = [_path_of(who, self.module, x) for x in self.layers]
+            self.paths = [path_of(who, self.module, x) for x in self.layers]
         elif not all(isinstance(x, nn.Module) for x in self.layers):
             raise wrong_type(
                 f"{who}: layer", "must be a module where forward_func is a function", layer,
