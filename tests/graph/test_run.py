@@ -77,3 +77,19 @@ def test_large_convolutions_are_summed_in_short_pieces(channels, kernel, behind,
         got = run.run_model((x,))[run.graph.output]
         want = copy.deepcopy(model).double()(x.double())
     assert (got - want).square().mean().sqrt() <= 8e-7 * want.std()
+
+
+@pytest.mark.parametrize("groups", [1, 4])
+@pytest.mark.parametrize("behind", [nn.ReLU(), nn.Tanh()])
+def test_the_output_alone_is_computed_in_one_piece(behind, groups):
+    # the two forward passes, in turns: neither takes weights that are cut as the other's
+    model = nn.Sequential(
+        nn.Conv2d(200, 96, 3, padding=1, groups=groups), behind, nn.Conv2d(96, 5, 1)
+    )
+    x = torch.randn(2, 200, 30, 30).relu()
+    run = propagation(model, x, c.EpsilonPlus())
+    with torch.no_grad():
+        want = copy.deepcopy(model).double()(x.double())
+        for _ in range(2):
+            for got in (run.run_output((x,)), run.run_model((x,))[run.graph.output]):
+                assert (got - want).square().mean().sqrt() <= 4e-6 * want.std()

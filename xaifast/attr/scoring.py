@@ -191,8 +191,10 @@ class Scorer:
         return torch.cat(parts) if parts else self.initial.new_zeros((0, len(self.initial)))
 
     def _perturbations_at_once(self, count: int) -> int:
+        """As many as are asked for; or as many as fit, in batches of one size."""
         batch = max(1, self.call.batch)
-        return max(1, rows_at_once(self.model, self.size, count * batch) // batch)
+        most = max(1, rows_at_once(self.model, self.size, count * batch) // batch)
+        return most if isinstance(self.size, Asked) else -(-count // max(1, -(-count // most)))
 
     def _evaluate(self, rows: tuple[Tensor, ...], count: int) -> Tensor:
         samples = None if self.whole else torch.arange(self.call.batch).repeat(count)

@@ -127,8 +127,11 @@ class Layer:
             z = self.product(u[:, 0], w.plain[0]) + self.product(u[:, 1], w.plain[1])
         return z if b is None else z + b
 
-    def run(self, a: Tensor, relu: bool = False) -> Tensor:
-        """The layer's own forward pass, with a ReLU behind it if asked for."""
+    def run(self, a: Tensor, relu: bool = False, alone: bool = False) -> Tensor:
+        """The layer's own forward pass, with a ReLU behind it if asked for.
+
+        alone: nothing is propagated back through it, and so speed matters alone.
+        """
         z = self.forward(a, self.weight, self.bias)
         return z.relu_() if relu else z
 
@@ -258,11 +261,11 @@ class Conv(Layer):
 
     # -- the map --
 
-    def run(self, a: Tensor, relu: bool = False) -> Tensor:
-        """The layer's own forward pass, with a ReLU behind it if asked for."""
+    def run(self, a: Tensor, relu: bool = False, alone: bool = False) -> Tensor:
         b = self.bias
-        if self.runs_packed(a) and (b is None or b.dim() == 1):
-            return self._run_packed(a.contiguous(memory_format=torch.channels_last), b, relu)
+        packed = self.packs_for(a) if alone else self.runs_packed(a)
+        if packed and (b is None or b.dim() == 1):
+            return self._run_packed(a, b, relu, alone)
         if self.packs_for(a):  # in the model's layout, then back to that of the way back
             z = self.forward(a.contiguous(), self.weight, b)
             z = z.contiguous(memory_format=torch.channels_last)
@@ -270,15 +273,18 @@ class Conv(Layer):
             z = self.forward(a, self.weight, b)
         return z.relu_() if relu else z
 
-    def _run_packed(self, a: Tensor, b: Tensor | None, relu: bool) -> Tensor:
+    def _run_packed(self, a: Tensor, b: Tensor | None, relu: bool, whole: bool) -> Tensor:
         run, add = torch.ops.mkldnn._convolution_pointwise, torch.ops.mkldnn._convolution_pointwise_
         w, place = self.weight.plain, (self.padding, self.stride, self.dilation, self.groups)
-        cuts = -(-math.prod(self.kernel) * w.shape[1] // CHAIN) if self.groups == 1 else 1
+        single = whole or self.groups > 1
+        cuts = 1 if single else -(-math.prod(self.kernel) * w.shape[1] // CHAIN)
+        a = a.contiguous(memory_format=torch.channels_last)
         pieces = list(zip(a.chunk(cuts, 1), w.chunk(cuts, 1), strict=True))
         z = a.new_empty(0)
         for i, (u, w_u) in enumerate(pieces):
             u = u.contiguous(memory_format=torch.channels_last)
-            packed = self._packed(self.remember(("piece", i), partial(Weight, w_u)), u)
+            piece = self.remember(("piece", i, len(pieces)), partial(Weight, w_u))
+            packed = self._packed(piece, u)
             behind = "relu" if relu and i == len(pieces) - 1 else None
             if i == 0:
                 z = run(u, packed, b, *place, behind or "none", [], "")

@@ -219,29 +219,37 @@ class Propagation(nn.Module):
         return values
 
     def run_output(self, inputs: tuple) -> Tensor:
-        """The model's output, nothing else kept."""
+        """The model's output, nothing else kept: as fast as it goes, for nothing goes back."""
         values: dict[Node, Any] = dict(zip(self.graph.inputs, inputs, strict=True))
-        self.run_steps(values, self.steps, self.frees_all)
+        self.run_steps(values, self.steps, self.frees_all, alone=True)
         return values[self.graph.output]
 
     def run_steps(
-        self, values: dict[Node, Any], steps: list[Node], frees: dict[Node, list[Node]] | None
+        self,
+        values: dict[Node, Any],
+        steps: list[Node],
+        frees: dict[Node, list[Node]] | None,
+        alone: bool = False,
     ) -> None:
-        """Run some nodes, with the values of those before them at hand; None: keep everything."""
+        """Run some nodes, with the values of those before them at hand.
+
+        frees: what each node was the last to use, None: keep everything; alone: nothing is going to
+        be propagated back.
+        """
         lookup = self.lookup(values)
         for node in steps:
             if node in self.fused and frees is not None:
-                value = node.layer.run(lookup(node.inputs[0]), relu=True)
+                value = node.layer.run(lookup(node.inputs[0]), relu=True, alone=alone)
                 values[node] = values[self.fused[node]] = value
             elif node not in values:
-                values[node] = self._run_node(node, lookup)
+                values[node] = self._run_node(node, lookup, alone)
             if frees is not None:
                 for x in frees.get(node, ()):
                     values.pop(x, None)
 
-    def _run_node(self, node: Node, lookup: Callable[[Node], Any]) -> Any:
+    def _run_node(self, node: Node, lookup: Callable[[Node], Any], alone: bool) -> Any:
         if node.kind in ("conv", "linear") and node.layer is not None:
-            return node.layer.run(lookup(node.inputs[0]))
+            return node.layer.run(lookup(node.inputs[0]), alone=alone)
         return node.call(lookup)
 
     def run_rules(
