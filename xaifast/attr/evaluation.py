@@ -26,7 +26,7 @@ from ..graph.capture import private_copy, unwrap
 from ..graph.facts import Node
 from ..graph.prefix import linear_prefix
 from .arguments import Call, module_of
-from .batching import Need, check_batch_size, need_of, rows_that_fit, run_in_batches
+from .batching import CPU_BLOCK, Need, check_batch_size, need_of, rows_that_fit, run_in_batches
 from .building import Builder, Built, warn_training
 
 # Rows from which a convolutional model is captured: export takes a second or so, once per model.
@@ -93,8 +93,12 @@ def check_rows(output: Tensor, rows: int, who: str) -> Tensor:
 # ---- calling the model -------------------------------------------------------------------------
 
 
+def _storage(x: Tensor) -> int:
+    return x.untyped_storage()._cdata
+
+
 class _Sizes(TorchDispatchMode):
-    """Watches the sizes of what operations return."""
+    """Watches the sizes of what operations make; views do not count."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -102,8 +106,9 @@ class _Sizes(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         result = func(*args, **(kwargs or {}))
+        given = {_storage(x) for x in args if isinstance(x, Tensor)}
         for x in result if isinstance(result, (tuple, list)) else (result,):
-            if isinstance(x, Tensor):
+            if isinstance(x, Tensor) and _storage(x) not in given:
                 size = x.numel() * x.element_size()
                 self.total += size
                 self.largest = max(self.largest, size)
@@ -314,7 +319,7 @@ class Evaluator:
         return GraphModel(call, built)
 
 
-def rows_at_once(model: Any, size: int | str, count: int) -> int:
+def rows_at_once(model: Any, size: int | str, count: int, block: int = CPU_BLOCK) -> int:
     """How many rows to evaluate at once, for `count` in all: as asked for, or as many as fit.
 
     To measure what a row needs costs one; a few rows are tried as they are.
@@ -324,7 +329,8 @@ def rows_at_once(model: Any, size: int | str, count: int) -> int:
         return min(int(size), max(1, count))
     if count <= FEW:
         return max(1, count)
-    return max(1, min(count, rows_that_fit(model.need(), model.call.inputs[0].device)))
+    fitting = rows_that_fit(model.need(), model.call.inputs[0].device, block)
+    return max(1, min(count, fitting))
 
 
 def scores_of(model: Model, points: tuple[Tensor, ...], size: int | str) -> Tensor:

@@ -19,7 +19,7 @@ from torch import Tensor
 from ..errors import ModelError, describe, wrong_value
 from .arguments import Call, check_count, check_even
 from .base import progress_bar
-from .batching import batches, check_batch_size, rows_in_memory, run_in_batches
+from .batching import CPU_BLOCK_FORWARD, batches, check_batch_size, rows_in_memory, run_in_batches
 from .evaluation import Evaluator, GraphModel, Model, rows_at_once
 
 Perturb = Callable[[slice], tuple[Tensor, ...]]  # some of the K perturbations -> rows of inputs
@@ -193,7 +193,8 @@ class Scorer:
     def _perturbations_at_once(self, count: int) -> int:
         """As many as are asked for; or as many as fit, in batches of one size."""
         batch = max(1, self.call.batch)
-        most = max(1, rows_at_once(self.model, self.size, count * batch) // batch)
+        rows = rows_at_once(self.model, self.size, count * batch, CPU_BLOCK_FORWARD)
+        most = max(1, rows // batch)
         return most if isinstance(self.size, Asked) else -(-count // max(1, -(-count // most)))
 
     def _evaluate(self, rows: tuple[Tensor, ...], count: int) -> Tensor:
