@@ -20,7 +20,7 @@ from ..errors import ModelError, describe, wrong_value
 from .arguments import Call, check_count, check_even
 from .base import progress_bar
 from .batching import CPU_BLOCK_FORWARD, batches, check_batch_size, rows_in_memory, run_in_batches
-from .evaluation import Evaluator, GraphModel, Model, rows_at_once
+from .evaluation import FEW, Evaluator, GraphModel, Model, rows_at_once
 
 Perturb = Callable[[slice], tuple[Tensor, ...]]  # some of the K perturbations -> rows of inputs
 Output = Callable[[Tensor], Tensor]  # what is made of the model's output before it is selected
@@ -223,6 +223,8 @@ def _samples_at_once(model: Model, size: int | str) -> int:
         return max(1, call.batch)
     if size != "auto":
         return int(size)
+    if call.batch <= FEW:  # what came in together fits together
+        return call.batch
     return max(2, rows_in_memory(model.need(), call.inputs[0].device))
 
 
