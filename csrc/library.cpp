@@ -48,9 +48,9 @@ TORCH_LIBRARY(xaifast, m) {
       "relprop_linear(Tensor u, Tensor R, Tensor w, Tensor? b, Tensor? z, float eps, int parts) "
       "-> Tensor");
 
-  // ---- sampling: the many inputs of methods that see a model as a function, and their results
-  // ---- A batch of R rows is made of samples of x [N, ...]: row r belongs to n = sample[r]. The
-  // baseline x' [N or 1, ...] and x have the same trailing dimensions, any number of them.
+  // The many inputs of methods that see a model as a function, and their results. A batch of R rows
+  // is made of samples of x [N, ...]: row r belongs to n = sample[r]. The baseline x' [N or 1, ...]
+  // and x have the same trailing dimensions, any number of them.
 
   // out[r] = x'[n] + alpha[r] (x[n] - x'[n]), max(0, .) of it with relu; alpha [R] float64.
   m.def("path_points(Tensor x, Tensor baseline, Tensor sample, Tensor alpha, bool relu) -> Tensor");

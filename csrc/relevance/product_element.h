@@ -31,7 +31,7 @@ struct MultiplyElement {
   XAI_HOST_DEVICE void run(std::int64_t i, std::int64_t t, std::int64_t step) const {
     const bool pair = shape.parts == 2;
     const std::int64_t at = pair ? i + i / shape.inner * shape.inner : i;
-    C u0[W], u1[W], x[W], y[W];
+    C u0[W], u1[W] = {}, x[W], y[W];
     load<W>(u + at, u0);
     if (pair) load<W>(u + at + shape.inner, u1);
     XAI_NO_UNROLL

@@ -6,14 +6,13 @@
 namespace xaifast {
 namespace {
 
-// end is x or b.
-template <class T>
-XAI_CLONES void walk(const T* end, const T* x, const T* b, T* out, std::int64_t n, Compute<T> step,
+template <bool kFromX, class T>
+XAI_CLONES void walk(const T* x, const T* b, T* out, std::int64_t n, Compute<T> step,
                      Compute<T> floor) {
 #pragma omp simd
   for (std::int64_t i = 0; i < n; ++i) {
-    out[i] = T(path_point<Compute<T>>(Compute<T>(end[i]), Compute<T>(x[i]), Compute<T>(b[i]), step,
-                                      floor));
+    const Compute<T> xi = x[i], bi = b[i];
+    out[i] = T(path_point<Compute<T>>(kFromX ? xi : bi, xi, bi, step, floor));
   }
 }
 
@@ -27,7 +26,8 @@ void path_points(const T* x, const T* baseline, const std::int64_t* sample, cons
     const T* xe = x + shape.at(sample[r]) + e;
     const T* be = baseline + shape.baseline_at(sample[r]) + e;
     const PathStep<Compute<T>> p(alpha[r]);
-    walk(p.from_x ? xe : be, xe, be, out + r * shape.size + e, n, p.step, floor);
+    const auto run = p.from_x ? walk<true, T> : walk<false, T>;
+    run(xe, be, out + r * shape.size + e, n, p.step, floor);
   });
 }
 

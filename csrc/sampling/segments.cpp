@@ -19,8 +19,8 @@ inline void exchange(double (&sum)[kChannels], std::int64_t from, std::int64_t t
 // The sums of kChannels channels at once; x, out and labels start at the first. Neighbouring
 // positions mostly belong to one segment, whose sums stay in registers for as long as that lasts.
 template <int kChannels, bool kLast, class T>
-XAI_CLONES void sum_channels(const T* x, const std::int64_t* labels, double* out,
-                             const SegmentShape& shape) {
+XAI_CLONES void sum_channels(const T* __restrict x, const std::int64_t* __restrict labels,
+                             double* __restrict out, const SegmentShape& shape) {
   const LabelMap& map = shape.map;
   const std::int64_t next = kLast ? 1 : shape.positions, step = kLast ? shape.channels : 1;
   double sum[kChannels] = {};

@@ -26,6 +26,7 @@ namespace xaifast {
 inline void check_samples(const char* op, const char* name, const at::Tensor& x) {
   check_dtype(op, name, x);
   TORCH_CHECK_VALUE(x.dim() >= 1, op, ": ", name, " must be [N, ...], got a number");
+  checked_product(op, "a sample", x.sizes().slice(1));
 }
 
 // v [count], an int64 or a float64 for each `what`.
@@ -164,8 +165,7 @@ inline Noise plan_noise(const at::Tensor& x, const at::Tensor& sample, const at:
                         const at::Tensor& std, std::int64_t seed) {
   constexpr const char* op = "add_noise";
   check_samples(op, "x", x);
-  const std::int64_t size = checked_product(op, "a sample", x.sizes().slice(1));
-  TORCH_CHECK_VALUE(size <= kMaxNoise && x.size(0) <= kMaxDraws, op,
+  TORCH_CHECK_VALUE(product_of(x.sizes().slice(1)) <= kMaxNoise && x.size(0) <= kMaxDraws, op,
                     ": x must have at most 2^32 samples of at most 2^34 elements, got ", x.sizes());
   Noise p;
   p.sample = plan_sample(op, sample, x);

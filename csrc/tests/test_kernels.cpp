@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
+#include <cstdint>
 #include <limits>
 #include <string>
 #include <vector>
@@ -39,6 +40,27 @@ void test_bfloat16() {
         "bfloat16 tie goes to even, up");
   check(std::isinf(static_cast<float>(BFloat16(std::numeric_limits<float>::max()))),
         "bfloat16 overflow");
+}
+
+// Against the compiler's own type, whose conversions are the processor's.
+void test_float16() {
+  for (unsigned bits = 0; bits < 0x10000u; ++bits) {
+    Float16 x;
+    x.bits = static_cast<std::uint16_t>(bits);
+    const auto exact = static_cast<float>(std::bit_cast<_Float16>(x.bits));
+    const auto what = "float16 of " + std::to_string(bits);
+    check(std::isnan(exact) ? std::isnan(static_cast<float>(x)) : static_cast<float>(x) == exact,
+          what);
+    if (std::isnan(exact)) continue;
+    for (const int step : {-0x1001, -0x1000, -0xfff, -1, 0, 1, 0xfff, 0x1000, 0x1001}) {
+      const auto near = std::bit_cast<float>(std::bit_cast<std::uint32_t>(exact) +
+                                             static_cast<std::uint32_t>(step));
+      const auto want = std::bit_cast<std::uint16_t>(static_cast<_Float16>(near));
+      check(std::isnan(near) || Float16(near).bits == want, what + " and a little");
+    }
+  }
+  check(std::isnan(static_cast<float>(Float16(std::nanf("")))), "float16 NaN");
+  check(Float16(1e30f).bits == 0x7c00 && Float16(-1e-30f).bits == 0x8000, "float16 overflow");
 }
 
 void test_grid() {
@@ -459,6 +481,7 @@ void test_type() {
 int main() {
   using namespace xaifast;
   test_bfloat16();
+  test_float16();
   test_grid();
   test_type<float>();
   test_type<double>();

@@ -575,6 +575,11 @@ def test_wrong_arguments_name_the_op_and_what_came():
             r"accumulate_rows_: total must have a place for each.*clone\(\) it",
         ),
         (lambda: accumulate(x, x[three], three, w[:1]), ValueError, "weight must have one number"),
+        (
+            lambda: path(torch.empty(0, 2**31, 2**30), x, three, w),
+            ValueError,
+            r"path_points: a sample must have less than 2\^60 elements",
+        ),
         (lambda: noise(x, three, three - 1, w[:2], 0), ValueError, r"draw must lie in.*got -1"),
         (
             lambda: noise(x, three, three + 2**32, w[:2], 0),
