@@ -31,7 +31,7 @@ TORCH_LIBRARY_IMPL(xaifast, Autograd, m) {
        {"stabilized_divide", "stabilized_divide_", "multiply_parts", "multiply_", "split_signs",
         "add_split", "pool_redistribute", "backward_product", "relprop_conv", "relprop_linear",
         "path_points", "accumulate_rows_", "add_noise", "occlude_windows", "scatter_windows",
-        "mask_segments", "segment_sums"}) {
+        "mask_segments", "segment_sums", "weighted_least_squares", "weighted_lasso"}) {
     m.impl(name, torch::CppFunction::makeFromBoxedFunction<&not_differentiable>());
   }
 }

@@ -87,6 +87,21 @@ TORCH_LIBRARY(xaifast, m) {
   // out[n, c, m] = sum of x[n, c, p] over the positions p of label m, in float64; x [N, C, ...].
   m.def("segment_sums(Tensor x, Tensor labels, int segments) -> Tensor");
 
+  // ---- regression: B small problems, float32 or float64, solved and returned in float64 --------
+  // X [B or 1, S, M], y [B, S], weight [B or 1, S] >= 0; c [B, M] and the intercept c0 [B].
+
+  // min over c, c0 of sum_s weight_s (y_s - x_s c - c0)^2 + ridge |c|^2, by QR; c of least norm.
+  m.def(
+      "weighted_least_squares(Tensor X, Tensor y, Tensor weight, float ridge, bool intercept) -> "
+      "(Tensor, Tensor)");
+
+  // min over c, c0 of 1/(2 S) sum_s w_s (y_s - x_s c - c0)^2 + alpha |c|_1, w = weight S /
+  // sum(weight), by coordinate descent; the third result is the duality gap [B] over |y|^2 at the
+  // end: above tol where max_iter was reached.
+  m.def(
+      "weighted_lasso(Tensor X, Tensor y, Tensor weight, float alpha, bool intercept, float tol, "
+      "int max_iter) -> (Tensor, Tensor, Tensor)");
+
   // A hash of a sample of the values of dense CPU tensors, to notice that weights have changed.
   m.def("fingerprint(Tensor[] tensors) -> int");
 }

@@ -37,6 +37,7 @@ SOURCES = [
     "xaifast.composites.conditions",
     "xaifast.composites.lrp",
     "xaifast.rules.lrp",
+    "xaifast.ops.regression",
     "xaifast.ops.relevance",
     "xaifast.ops.sampling",
     "xaifast.viz.pictures",

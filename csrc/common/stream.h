@@ -15,7 +15,7 @@ namespace xaifast {
 template <class F>
 void launch_on(const char* op, const at::Tensor& x, const F& f) {
   const c10::cuda::CUDAGuard guard(x.device());
-  const cudaError_t error = f(c10::cuda::getCurrentCUDAStream());
+  const cudaError_t error = f(static_cast<cudaStream_t>(c10::cuda::getCurrentCUDAStream()));
   TORCH_CHECK(error == cudaSuccess, op,
               ": the CUDA kernel could not be launched: ", cudaGetErrorString(error));
 }

@@ -1,14 +1,15 @@
 """The native ops with types and docstrings; each has its formula in `xaifast.reference`.
 
-Every op takes float32, float64, bfloat16 and float16 (the last two computed in float32), on the CPU
-and on CUDA, with any strides; another dtype is a TypeError. On other devices, and with
-XAIFAST_REFERENCE=1 in the environment, the same formulas run in plain PyTorch. None is
-differentiable: a call that autograd would record is an error.
+The ops take float32, float64, bfloat16 and float16 (the last two computed in float32; those of
+regression take the first two), on the CPU and on CUDA, with any strides; another dtype is a
+TypeError. On other devices, and with XAIFAST_REFERENCE=1 in the environment, the same formulas run
+in plain PyTorch. None is differentiable: a call that autograd would record is an error.
 """
 
 from .native import fingerprint as fingerprint
 from .native import is_native as is_native
 from .native import packs_weights as packs_weights
+from .regression import weighted_lasso, weighted_least_squares
 from .relevance import (
     add_split,
     backward_product,
@@ -45,4 +46,6 @@ __all__ = [
     "segment_sums",
     "split_signs",
     "stabilized_divide",
+    "weighted_lasso",
+    "weighted_least_squares",
 ]

@@ -4,6 +4,7 @@ It is the oracle of the tests (in float64) and the kernel on devices that have n
 The names, arguments and letters are those of `xaifast.ops`.
 """
 
+from .regression import weighted_lasso, weighted_least_squares
 from .relevance import (
     add_split,
     backward_product,
@@ -42,4 +43,6 @@ __all__ = [
     "split_signs",
     "stabilize",
     "stabilized_divide",
+    "weighted_lasso",
+    "weighted_least_squares",
 ]
