@@ -150,6 +150,8 @@ EXPLAINERS = [
     ("ShapleyValues", "perturbation", "function", "2 ** features", "9.4.3"),
     ("RISE", "perturbation", "function", "n_samples + 1", "8.4.1"),
     ("PredictionDifference", "perturbation", "function", "windows * n_samples + 1", "1.4.2"),
+    ("Lime", "surrogate", "function", "n_samples + 1", "1.4.1, 22.2.1"),
+    ("KernelShap", "surrogate", "function", "n_samples", "1.4.1"),
     ("LayerActivation", "layer", "function", "1", "8.4.1"),
     ("LayerGradientXActivation", "layer", "gradient", "2", "9.3.1"),
     ("LayerGradCam", "layer", "gradient", "2", "8.4.1"),

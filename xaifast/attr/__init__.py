@@ -6,6 +6,7 @@ from .deeplift import DeepLift, DeepLiftShap
 from .gradient import InputXGradient, Saliency
 from .gradient_shap import GradientShap
 from .guided import Deconvolution, GuidedBackprop, GuidedGradCam
+from .kernels import ExponentialKernel
 from .layer import LayerActivation, LayerAttribution, LayerGradCam, LayerGradientXActivation
 from .layer_output import LayerOutput
 from .layer_path import LayerConductance, LayerIntegratedGradients
@@ -14,8 +15,11 @@ from .path import IntegratedGradients
 from .perturbation import FeatureAblation, FeaturePermutation, Occlusion
 from .prediction_difference import PredictionDifference
 from .propagation import LRP, Report
+from .regressors import Lasso, LinearRegression, Ridge
 from .rise import RISE
 from .shapley import ShapleyValues, ShapleyValueSampling
+from .surrogate import KernelShap, Lime
+from .surrogate_base import LimeBase
 
 __all__ = [
     "LRP",
@@ -24,6 +28,7 @@ __all__ = [
     "Deconvolution",
     "DeepLift",
     "DeepLiftShap",
+    "ExponentialKernel",
     "FeatureAblation",
     "FeaturePermutation",
     "GradientAttribution",
@@ -32,6 +37,8 @@ __all__ = [
     "GuidedGradCam",
     "InputXGradient",
     "IntegratedGradients",
+    "KernelShap",
+    "Lasso",
     "LayerActivation",
     "LayerAttribution",
     "LayerConductance",
@@ -39,11 +46,15 @@ __all__ = [
     "LayerGradientXActivation",
     "LayerIntegratedGradients",
     "LayerOutput",
+    "Lime",
+    "LimeBase",
+    "LinearRegression",
     "NoiseTunnel",
     "Occlusion",
     "PerturbationAttribution",
     "PredictionDifference",
     "Report",
+    "Ridge",
     "Saliency",
     "ShapleyValueSampling",
     "ShapleyValues",

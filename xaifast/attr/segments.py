@@ -24,7 +24,7 @@ def masked(x: Tensor, baseline: Tensor, labels: Tensor, on: Tensor, sample: Tens
         return ops.mask_segments(x, baseline.to(x.dtype), labels, on, sample)
     own = labels[sample] if len(labels) > 1 else labels.expand(len(sample), *labels.shape[1:])
     flat = own.expand(len(sample), *x.shape[1:]).reshape(len(sample), -1)
-    keep = on.gather(1, flat).view(-1, *x.shape[1:])
+    keep = on.gather(1, flat).view(len(sample), *x.shape[1:])
     other = baseline[sample] if len(baseline) > 1 else baseline
     dtype = common_dtype(x, baseline)
     return torch.where(keep, x[sample].to(dtype), other.to(dtype))
