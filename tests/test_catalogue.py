@@ -29,6 +29,7 @@ OPTIONS = {  # what has no default, or takes long with it
     "RISE": {"n_samples": 20, "grid_size": 3, "seed": 0},
     "PredictionDifference": {"window": 3, "n_samples": 2, "seed": 0, "reference": SEEN},
     "Lime": {"n_samples": 20},
+    "LimeImage": {"n_samples": 20, "seed": 0, "feature_mask": torch.arange(36).view(1, 1, 6, 6)},
     "KernelShap": {"n_samples": 20},
     **{name: {"low": -4.0, "high": 4.0} for name in NAMES if name.endswith(("Box", "Bounded"))},
     **{n: {"stdevs": 0.1, "seed": 0} for n in ("SmoothGrad", "SmoothGradSquared", "VarGrad")},

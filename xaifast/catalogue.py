@@ -151,6 +151,7 @@ EXPLAINERS = [
     ("RISE", "perturbation", "function", "n_samples + 1", "8.4.1"),
     ("PredictionDifference", "perturbation", "function", "windows * n_samples + 1", "1.4.2"),
     ("Lime", "surrogate", "function", "n_samples + 1", "1.4.1, 22.2.1"),
+    ("LimeImage", "surrogate", "function", "n_samples", "22.2.1"),
     ("KernelShap", "surrogate", "function", "n_samples", "1.4.1"),
     ("LayerActivation", "layer", "function", "1", "8.4.1"),
     ("LayerGradientXActivation", "layer", "gradient", "2", "9.3.1"),

@@ -370,7 +370,7 @@ def test_integers_and_bools_are_switched_too():
 # ---- batches, arguments, baselines -------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["Lime", "KernelShap"])
+@pytest.mark.parametrize("name", ["Lime", "KernelShap", "LimeImage"])
 def test_an_empty_batch_gives_nothing_and_calls_nothing(name):
     def model(x):
         raise AssertionError
@@ -440,6 +440,71 @@ def test_the_progress_bar_comes_to_its_end(capsys):
     assert "Kernel Shap attribution: 100%" in capsys.readouterr().err
 
 
+# ---- the book's listing ------------------------------------------------------------------------
+
+
+def listing(model, x, image, Z, target):
+    """Section 22.2.1, with given features; x [C, H, W] and image [H, W, 3] as numpy arrays."""
+    from skimage.segmentation import quickshift
+    from sklearn.metrics import pairwise_distances
+
+    segments = quickshift(image, kernel_size=4, max_dist=200, ratio=0.2)
+    features = Z[:, : np.max(segments) + 1].astype(float)
+    labels = []
+    for sample in features:
+        tmp = x.copy()
+        for segment_id, segment_on in enumerate(sample):
+            if segment_on == 0:
+                tmp[:, segments == segment_id] = 0
+        labels.append(float(model(torch.from_numpy(tmp)[None])[0, target]))
+    distances = pairwise_distances(features, features[:1], metric="cosine").ravel()
+    weights = np.sqrt(np.exp(-(distances**2) / 0.25**2))
+    regressor = linear_model.Ridge(alpha=1, fit_intercept=True)
+    regressor.fit(features, labels, sample_weight=weights)
+    return torch.from_numpy(regressor.coef_[segments])
+
+
+def picture(seed):
+    """A picture with soft regions, uint8 [3, 48, 48]."""
+    colours = torch.rand(1, 3, 6, 6, generator=torch.Generator().manual_seed(seed))
+    smooth = nn.functional.interpolate(colours, size=(48, 48), mode="bicubic")
+    return (smooth[0].clamp(0, 1) * 255).to(torch.uint8)
+
+
+def test_lime_image_is_the_books_listing():
+    pictures = torch.stack([picture(0), picture(1)])
+    x = pictures.double() / 128 - 1
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 4, 5, 4), nn.Tanh(), nn.Flatten(), nn.Linear(484, 2))
+    model = model.double().requires_grad_(False)
+    Z = drawn(100, 40)
+    lime = attr.LimeImage(model)
+    lime.perturb_func = giving(Z)
+    got = lime.attribute(x, target=1, n_samples=100, images=pictures)
+    for n in range(2):
+        image = pictures[n].movedim(0, -1).numpy()
+        expected = listing(model, x[n].numpy(), image, Z.numpy(), 1)
+        assert expected.unique().numel() > 3
+        assert_equal(got[n], expected.expand(3, -1, -1).clone())
+    floating = lime.attribute(x, target=1, n_samples=100, images=pictures.double() / 255)
+    assert_equal(floating, got)
+
+
+def test_lime_image_draws_as_the_listing_does():
+    seen = []
+
+    def model(x):
+        seen.append(x.clone())
+        return x.flatten(1).sum(1)
+
+    lime, mask = attr.LimeImage(model), torch.arange(16).view(4, 4)
+    lime.attribute(torch.ones(1, 1, 4, 4), feature_mask=mask, n_samples=300, seed=0)
+    rows = torch.cat(seen).flatten(1)
+    assert torch.equal(rows[0], torch.ones(16))
+    assert 290 < len(rows) <= 300  # without those that were drawn twice
+    assert abs(float(rows[1:].mean()) - 0.5) < 0.03
+
+
 # ---- bad input ---------------------------------------------------------------------------------
 
 
@@ -476,6 +541,19 @@ def test_bad_arguments_are_refused_before_the_model_is_called(name, options, err
 def test_kernel_shap_needs_both_ends():
     with pytest.raises(InputError, match="KernelShap: n_samples must be at least 2; got 1"):
         attr.KernelShap(untouched).attribute(torch.ones(1, 3), n_samples=1)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"images": torch.zeros(3, 4, 4)}, r"images must be \[N, C, H, W\]"),
+        ({"images": torch.full((1, 3, 4, 4), 255.0)}, r"must lie in \[0, 1\]; got values from 255"),
+        ({"images": torch.zeros(1, 3, 4, 4), "feature_mask": quarters()}, "Give one of them"),
+    ],
+)
+def test_lime_image_refuses_wrong_images(options, message):
+    with pytest.raises((InputError, InputTypeError), match=message):
+        attr.LimeImage(untouched).attribute(torch.zeros(1, 3, 4, 4), target=0, **options)
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from .propagation import LRP, Report
 from .regressors import Lasso, LinearRegression, Ridge
 from .rise import RISE
 from .shapley import ShapleyValues, ShapleyValueSampling
-from .surrogate import KernelShap, Lime
+from .surrogate import KernelShap, Lime, LimeImage
 from .surrogate_base import LimeBase
 
 __all__ = [
@@ -48,6 +48,7 @@ __all__ = [
     "LayerOutput",
     "Lime",
     "LimeBase",
+    "LimeImage",
     "LinearRegression",
     "NoiseTunnel",
     "Occlusion",

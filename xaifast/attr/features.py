@@ -79,7 +79,7 @@ def _check_mask(who: str, mask: Any, x: Tensor) -> Tensor:
 
 
 def _segments(who: str, word: str, x: Tensor) -> Tensor:
-    """Superpixels of each image, [N, 1, H, W]."""
+    """Superpixels of each image, [N, 1, H, W], from its colours between its least and greatest."""
     if word not in SEGMENTATIONS:
         raise wrong_value(
             f"{who}: feature_mask", f"must, as a word, be one of {', '.join(SEGMENTATIONS)}",
@@ -90,6 +90,19 @@ def _segments(who: str, word: str, x: Tensor) -> Tensor:
             f"{who}: feature_mask", f'"{word}" needs floating images [N, C, H, W]', x,
             "Pass an integer mask.",
         )  # fmt: skip
+    images = x.detach().double()
+    low, high = images.amin((1, 2, 3), True), images.amax((1, 2, 3), True)
+    return superpixels(who, word, (images - low) / (high - low).clamp(min=1e-12))
+
+
+def superpixels(who: str, word: str, images: Tensor) -> Tensor:
+    """Superpixels of images [N, C, H, W] with colours in [0, 1], as labels [N, 1, H, W].
+
+    Raises
+    ------
+    MissingPackageError
+        Without scikit-image.
+    """
     try:
         from skimage import segmentation
     except ImportError as error:
@@ -98,16 +111,15 @@ def _segments(who: str, word: str, x: Tensor) -> Tensor:
             "scikit-image), or pass an integer mask."
         ) from error
     found = []
-    for image in x.detach().cpu().double():
-        low, high = image.min(), image.max()
-        colours = ((image - low) / (high - low).clamp(min=1e-12)).movedim(0, -1).numpy()
+    for image in images.cpu().double():
+        colours = image.movedim(0, -1).numpy()
         if word == "slic":
             labels = segmentation.slic(colours, n_segments=50, channel_axis=-1, start_label=0)
         else:  # the book's listing, section 22.2.1
             rgb = colours if colours.shape[-1] == 3 else colours[..., :1].repeat(3, -1)
             labels = segmentation.quickshift(rgb, kernel_size=4, max_dist=200, ratio=0.2)
         found.append(torch.from_numpy(labels).long().unsqueeze(0))
-    return torch.stack(found).to(x.device)
+    return torch.stack(found).to(images.device)
 
 
 def check_features(who: str, mask: Any, inputs: tuple[Tensor, ...], gaps: bool = True) -> Features:
