@@ -180,7 +180,7 @@ class PlainModel:
         sizes = _Sizes()
         try:
             with torch.no_grad(), sizes:
-                self._run(tuple(x[:1] for x in self.call.inputs), one)
+                self._run(tuple(x[:1].clone() for x in self.call.inputs), one)
         except Exception:  # a model that does not bear being watched, or one sample alone
             return Need(0, 0)
         return Need(sizes.total + 3 * sizes.largest, sizes.largest)
