@@ -8,7 +8,6 @@ from captum._utils.models import linear_model as captum_models
 from sklearn import linear_model, svm
 
 from xaifast import attr
-from xaifast.attr import wide
 from xaifast.attr.regressors import check_regressor
 from xaifast.errors import InputError, InputTypeError
 
@@ -56,31 +55,6 @@ def test_ours_are_scikit_learns(name):
     torch.testing.assert_close(
         ours.solve(Z, y, shared), expected(theirs, Z, y, shared), atol=1e-8, rtol=0
     )
-
-
-def wide_problem(M):
-    Z, y, weight = problem(B=2, S=20, M=M)
-    return torch.randn(Z.shape, generator=torch.Generator().manual_seed(1)).double(), y, weight
-
-
-@pytest.mark.parametrize("name", ["ridge", "linear"])
-@pytest.mark.parametrize("M", [60, 3000])
-def test_more_features_than_samples(name, M):
-    ours, theirs = PAIRS[name]
-    Z, y, weight = wide_problem(M)
-    for w in (weight, weight[:1]):
-        got = ours.solve(Z, y, w)
-        torch.testing.assert_close(got, expected(theirs, Z, y, w), atol=1e-9, rtol=0)
-
-
-@pytest.mark.parametrize("intercept", [True, False])
-def test_a_lasso_of_many_features_is_solved_for_those_in_use(monkeypatch, intercept):
-    theirs = linear_model.Lasso(alpha=0.3, tol=1e-12, max_iter=10**6, fit_intercept=intercept)
-    Z, y, weight = wide_problem(120)
-    monkeypatch.setattr(wide, "WIDE_LASSO", 30)
-    got = attr.Lasso(0.3, intercept).solve(Z, y, weight)
-    assert 0 < int((got[0] != 0).sum()) < 20
-    torch.testing.assert_close(got, expected(theirs, Z, y, weight), atol=1e-8, rtol=0)
 
 
 @pytest.mark.parametrize("name", PAIRS)

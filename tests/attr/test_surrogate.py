@@ -367,6 +367,19 @@ def test_integers_and_bools_are_switched_too():
     assert_equal(got, torch.tensor([[1.0, 0, 3]]), 1e-5)
 
 
+def test_a_model_may_write_into_its_input():
+    x = torch.randn(2, 3)
+    before = x.clone()
+    got = attr.KernelShap(lambda v: v.mul_(2).sum(1)).attribute(x, seed=0)
+    assert torch.equal(x, before)
+    assert_equal(got, 2 * x, 1e-5)
+
+
+def test_samples_that_are_one_number_each():
+    x = torch.randn(5)
+    assert_equal(attr.KernelShap(lambda v: v * 2).attribute(x), 2 * x, 1e-5)
+
+
 # ---- batches, arguments, baselines -------------------------------------------------------------
 
 
@@ -412,26 +425,6 @@ def test_baselines_in_their_forms():
     several = [torch.zeros(3).double(), own]
     for baseline, x0 in ((2.0, 2.0), (own, own), (several, own / 2)):
         assert_equal(shap.attribute(x, baseline), w * (x - x0), 1e-8)
-
-
-def test_the_mean_of_a_segment_as_baseline():
-    x, seen = images(2), []
-
-    def model(x):
-        seen.append(x.clone())
-        return x.flatten(1).sum(1)
-
-    options = {"feature_mask": quarters(), "n_samples": 2}
-    got = attr.KernelShap(model).attribute(x, "mean", **options)
-    mean = x.unfold(2, 2, 2).unfold(3, 2, 2).mean((4, 5))
-    expected = mean.repeat_interleave(2, 2).repeat_interleave(2, 3)
-    assert_equal(seen[-1][-2:], expected)
-    assert_equal(got, torch.zeros_like(x))
-    both = attr.KernelShap(lambda x, y: model(x) + y.sum(1)).attribute(
-        (x, torch.ones(2, 3).double()), ("mean", 0.0),
-        feature_mask=(quarters(), torch.tensor([4, 5, 5])), n_samples=70,
-    )  # fmt: skip
-    assert_equal(both[1], torch.tensor([[1.0, 2, 2]]).double().expand(2, 3), 1e-8)
 
 
 def test_the_progress_bar_comes_to_its_end(capsys):

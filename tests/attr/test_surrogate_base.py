@@ -246,12 +246,6 @@ def test_lime_fits_models_of_the_user(model):
     torch.testing.assert_close(got, near, rtol=0.1, atol=0.02)
 
 
-def test_a_similarity_that_is_no_number_is_refused():
-    lime = attr.Lime(net(), similarity_func=lambda *v, **kwargs: torch.ones(3))
-    with pytest.raises(ModelError, match="similarity_func must return one number"):
-        lime.attribute(point(), target=0)
-
-
 def test_a_perturb_func_that_is_no_function_is_refused():
     with pytest.raises(InputTypeError, match="Lime: perturb_func must be a function; got 'x'"):
         attr.Lime(net(), perturb_func="x")

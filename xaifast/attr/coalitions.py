@@ -48,12 +48,17 @@ class Players:
         return full
 
 
+def flat(labels: Tensor) -> Tensor:
+    """Labels of the elements of each sample, [N or 1, elements]."""
+    return labels.flatten(1) if labels.dim() > 1 else labels.unsqueeze(1)
+
+
 def players_of(features: Features, batch: int, whole: bool) -> Players:
     """Count the features of each unit."""
     M, rows = features.count, max(len(m) for m in features.labels)
     own = torch.zeros(rows, M, dtype=torch.bool)
     for labels in features.labels:
-        present = labels.flatten(1).expand(rows, -1).cpu()
+        present = flat(labels).expand(rows, -1).cpu()
         own.scatter_(1, present, torch.ones_like(present, dtype=torch.bool))
     if whole or own.all():
         return Players(features.labels, [M] * (1 if whole else batch), None, M)
@@ -65,8 +70,7 @@ def players_of(features: Features, batch: int, whole: bool) -> Players:
 
 def _renumber(labels: Tensor, number: Tensor) -> Tensor:
     """Labels by the units' own numbers, [N, ...]."""
-    flat = labels.flatten(1).expand(len(number), -1)
-    own = number.to(labels.device).gather(1, flat)
+    own = number.to(labels.device).gather(1, flat(labels).expand(len(number), -1))
     return own.view(len(number), *labels.shape[1:])
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import ModelError
+from ..errors import ModelError, wrong_value
 from .arguments import Call
 from .coalitions import Coalitions, Players
 from .evaluation import GraphModel
@@ -77,6 +77,8 @@ class Task:
         else:
             groups = range(len(self.coalitions.z))
             weights = [similarities[self.coalitions.units(g)] for g in groups]
+        for weight in weights:
+            check_weights(self.call.who, weight)
         return self.players.spread(self._solve(y, weights))
 
     def _scores(self, baseline: tuple[Tensor, ...], similarities: Tensor) -> Tensor:
@@ -163,6 +165,23 @@ class Task:
                 similarities[u, s] = similarity(
                     self.call.who, self.kernel(original, perturbed, z[s : s + 1], **options)
                 )
+
+
+def check_weights(who: str, weights: Tensor) -> None:
+    """Refuse similarities [units, S] that no surrogate can be fitted with."""
+    do = "It must give numbers from 0 on; an exponential kernel may need a larger width."
+    if not torch.isfinite(weights).all() or (weights < 0).any():
+        least, most = float(weights.min()), float(weights.max())
+        raise wrong_value(
+            f"{who}: similarity_func", "must give finite numbers that are not negative",
+            f"numbers from {least:g} to {most:g}", do,
+        )  # fmt: skip
+    counted = (weights > 0).sum(1)
+    if len(weights) and counted.min() < min(2, weights.shape[1]):
+        raise wrong_value(
+            f"{who}: similarity_func", "must give some of the perturbed inputs a weight",
+            f"{int(counted.min())} of {weights.shape[1]} that are not 0", do,
+        )  # fmt: skip
 
 
 def similarity(who: str, value: Any) -> float:

@@ -25,6 +25,7 @@ from .coalitions import (
     Uniform,
     ask_coalitions,
     draw_coalitions,
+    flat,
     players_of,
 )
 from .features import Features, check_features, superpixels
@@ -186,7 +187,7 @@ class Lime(LimeBase):
         tensor([[ 1.,  1., -3.]])
         """
         name = type(self).__name__
-        check_samples(name, n_samples, self._fewest)
+        n_samples = check_samples(name, n_samples, self._fewest)
         call = make_call(name, self.forward_func, inputs, target, additional_forward_args, False)
         size = perturbations_at_once(name, internal_batch_size, perturbations_per_eval, call.batch)
         features = check_features(name, feature_mask, call.inputs, gaps=False)
@@ -260,8 +261,8 @@ def by_element(coefficients: Tensor, labels: Tensor, x: Tensor) -> Tensor:
     """Coefficients [..., N, M] at the elements of an input, [..., N, ...], in its dtype."""
     given = coefficients.to(x.dtype if x.is_floating_point() else torch.float32).to(x.device)
     lead, rows = given.shape[:-2], given.shape[-2] if len(labels) == 1 else len(labels)
-    flat = labels.flatten(1).expand(*lead, rows, -1)
-    own = given.expand(*lead, rows, -1).gather(-1, flat).view(*lead, rows, *labels.shape[1:])
+    at = flat(labels).expand(*lead, rows, -1)
+    own = given.expand(*lead, rows, -1).gather(-1, at).view(*lead, rows, *labels.shape[1:])
     return own.expand(*lead, rows, *x.shape[1:]).contiguous()
 
 

@@ -10,22 +10,22 @@ import torch
 from torch import Tensor
 
 from ..errors import ModelError, describe, wrong_type, wrong_value
-from .arguments import Call, make_call, plain_mode
+from .arguments import Call, check_count, make_call, plain_mode
 from .base import PerturbationAttribution, progress_bar
 from .coalitions import samples_of, too_few
 from .evaluation import Model, rows_at_once
-from .fitting import similarity
+from .fitting import check_weights, similarity
 from .kernels import check_kernel
 from .regressors import check_regressor
 from .scoring import Scorer, perturbations_at_once
 
 
-def check_samples(who: str, n_samples: Any, fewest: int) -> None:
-    """Refuse a number of samples that no surrogate can be fitted to."""
-    if isinstance(n_samples, bool) or not isinstance(n_samples, int):
-        raise wrong_type(f"{who}: n_samples", "must be an int", describe(n_samples), "Try 200.")
-    if n_samples < fewest:
-        raise wrong_value(f"{who}: n_samples", f"must be at least {fewest}", n_samples, "Try 200.")
+def check_samples(who: str, n_samples: Any, fewest: int) -> int:
+    """Return the number of samples, if a surrogate can be fitted to as many."""
+    count = check_count(f"{who}: n_samples", n_samples, "Try 200.")
+    if count < fewest:
+        raise wrong_value(f"{who}: n_samples", f"must be at least {fewest}", count, "Try 200.")
+    return count
 
 
 def as_coefficients(call: Call, coefficients: Tensor) -> Tensor:
@@ -191,7 +191,7 @@ class LimeBase(PerturbationAttribution):
         See the class.
         """
         name = type(self).__name__
-        check_samples(name, n_samples, 1)
+        n_samples = check_samples(name, n_samples, 1)
         call = make_call(name, self.forward_func, inputs, target, additional_forward_args, False)
         size = perturbations_at_once(name, internal_batch_size, perturbations_per_eval, call.batch)
         regressor = check_regressor(name, self.interpretable_model)
@@ -231,6 +231,7 @@ class LimeBase(PerturbationAttribution):
                 parts.append(self._score(scorer, block, options))
                 bar.update(len(block))
         Z, y, weight = (torch.cat(p) for p in zip(*parts, strict=True))
+        check_weights(call.who, weight.unsqueeze(0))
         return Z, y, weight
 
     def _samples(self, call: Call, options: dict) -> Iterator[tuple[Any, Any]]:
