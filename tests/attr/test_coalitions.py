@@ -9,6 +9,7 @@ from xaifast.attr.coalitions import (
     AfterOnes,
     ShapleyShares,
     Uniform,
+    _distinct,
     ask_coalitions,
     draw_coalitions,
     players_of,
@@ -116,6 +117,17 @@ def test_equal_draws_are_kept_once_with_their_number():
     drawn = Uniform().draw(2, 50, generator(0))
     assert torch.equal(c.z[0][c.rows[0]], drawn.double())
     assert c.full_row() == 0
+
+
+@pytest.mark.parametrize("M", [3, 62, 63, 200])
+def test_equal_rows_are_found_whatever_their_length(M):
+    z = torch.rand(30, M, generator=generator()) < 0.5
+    z = torch.cat([z, z[:11], torch.ones(2, M, dtype=torch.bool), z[:5, :1].expand(-1, M)])
+    found, repeats, rows = _distinct(z)
+    assert torch.equal(found[rows], z)
+    assert len(found) == len(z.unique(dim=0))
+    assert torch.equal(repeats, rows.bincount().double())
+    assert found[0].all()
 
 
 def test_players_count_the_features_of_each_sample():

@@ -195,10 +195,15 @@ class Coalitions:
 
 def _distinct(z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Distinct coalitions, all features first; how often each is there; the row of each."""
-    unique, rows, repeats = torch.unique(
-        z.to(torch.uint8), dim=0, return_inverse=True, return_counts=True
-    )
-    return unique.flip(0), repeats.flip(0).double(), len(unique) - 1 - rows
+    rows = torch.zeros(len(z), dtype=torch.long)
+    for part in z.split(62, 1):  # as numbers of 62 bits
+        number = (part.long() << torch.arange(part.shape[1])).sum(1)
+        smaller = number.unique(return_inverse=True)[1]
+        rows = (rows * len(z) + smaller).unique(return_inverse=True)[1]
+    rows = rows.max() - rows
+    repeats = rows.bincount()
+    one = torch.empty_like(repeats).scatter_(0, rows, torch.arange(len(z)))
+    return z[one], repeats.double(), rows
 
 
 def draw_coalitions(
