@@ -3,9 +3,7 @@
 import pytest
 import torch
 
-from xaifast.attr.arguments import make_call
 from xaifast.attr.batching import CPU_BLOCK, CPU_CACHE, MANY_ROWS, Need, rows_that_fit
-from xaifast.attr.evaluation import PlainModel
 
 
 @pytest.mark.parametrize(
@@ -26,9 +24,3 @@ def test_rows_on_the_cpu(largest, rows):
 
 def test_no_more_rows_than_the_memory_holds():
     assert rows_that_fit(Need(kept=2**60, largest=1), torch.device("cpu")) == 1
-
-
-def test_parameters_are_no_memory_of_a_row():
-    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(1000, 10))
-    call = make_call("Lime", model, torch.zeros(2, 10, 100), None, None)
-    assert PlainModel(call).need().largest == 4 * 1000  # the row itself

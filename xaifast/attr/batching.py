@@ -64,7 +64,7 @@ def rows_that_fit(need: Need, device: torch.device, block: int = CPU_BLOCK) -> i
     fitting = rows_in_memory(need, device)
     if device.type == "cpu":
         largest = max(1, need.largest)
-        well = max(CPU_CACHE // largest, min(MANY_ROWS, block // largest))
+        well = max(min(CPU_CACHE, block) // largest, min(MANY_ROWS, block // largest))
         fitting = min(fitting, well)
     return max(1, fitting)
 

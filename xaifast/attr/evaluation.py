@@ -177,10 +177,10 @@ class PlainModel:
 
     def _measured(self) -> Need:
         one = torch.zeros(1, dtype=torch.long)
-        sizes = _Sizes()
+        sizes, row = _Sizes(), tuple(x[:1].clone() for x in self.call.inputs)  # may be written into
         try:
             with torch.no_grad(), sizes:
-                self._run(tuple(x[:1].clone() for x in self.call.inputs), one)
+                self._run(row, one)
         except Exception:  # a model that does not bear being watched, or one sample alone
             return Need(0, 0)
         return Need(sizes.total + 3 * sizes.largest, sizes.largest)
