@@ -1,4 +1,4 @@
-"""VGG-16 and ResNet-50 as published, defined here: no torchvision, no weights to fetch."""
+"""VGG-16, ResNet-18 and ResNet-50 as published: no torchvision, no weights to fetch."""
 
 from __future__ import annotations
 
@@ -47,24 +47,56 @@ class Bottleneck(nn.Module):
         return self.relu(y + (x if self.downsample is None else self.downsample(x)))
 
 
-class ResNet50(nn.Module):
-    """ResNet-50 (He et al. 2016), the stride in the 3x3 convolution."""
+class Basic(nn.Module):
+    """The block of ResNet-18: two 3x3 convolutions and a shortcut.
 
-    def __init__(self) -> None:
+    Each ReLU is a module of its own, which captum's DeepLift needs.
+    """
+
+    def __init__(self, channels: int, width: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, width, 3, stride, 1, bias=False)
+        self.bn1, self.relu1 = nn.BatchNorm2d(width), nn.ReLU(inplace=True)
+        self.conv2 = nn.Conv2d(width, width, 3, 1, 1, bias=False)
+        self.bn2, self.relu2 = nn.BatchNorm2d(width), nn.ReLU(inplace=True)
+        self.downsample = None
+        if stride != 1 or channels != width:
+            shortcut = nn.Conv2d(channels, width, 1, stride, bias=False)
+            self.downsample = nn.Sequential(shortcut, nn.BatchNorm2d(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.bn2(self.conv2(self.relu1(self.bn1(self.conv1(x)))))
+        return self.relu2(y + (x if self.downsample is None else self.downsample(x)))
+
+
+class ResNet(nn.Module):
+    """ResNets as published (He et al. 2016), ResNet-50 with the stride in the 3x3 convolution."""
+
+    def __init__(self, block: type[nn.Module], counts: tuple[int, ...], expansion: int) -> None:
         super().__init__()
         self.conv1, self.bn1 = nn.Conv2d(3, 64, 7, 2, 3, bias=False), nn.BatchNorm2d(64)
         self.relu, self.maxpool = nn.ReLU(inplace=True), nn.MaxPool2d(3, 2, 1)
         blocks, channels = [], 64
-        for width, count, stride in ((64, 3, 1), (128, 4, 2), (256, 6, 2), (512, 3, 2)):
+        for width, count, stride in zip((64, 128, 256, 512), counts, (1, 2, 2, 2), strict=True):
             for i in range(count):
-                blocks.append(Bottleneck(channels, width, stride if i == 0 else 1))
-                channels = 4 * width
+                blocks.append(block(channels, width, stride if i == 0 else 1))
+                channels = expansion * width
         self.blocks = nn.Sequential(*blocks)
-        self.avgpool, self.fc = nn.AdaptiveAvgPool2d(1), nn.Linear(2048, 1000)
+        self.avgpool, self.fc = nn.AdaptiveAvgPool2d(1), nn.Linear(channels, 1000)
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.blocks(self.maxpool(self.relu(self.bn1(self.conv1(x)))))
         return self.fc(torch.flatten(self.avgpool(y), 1))
+
+
+def resnet18() -> ResNet:
+    """ResNet-18."""
+    return ResNet(Basic, (2, 2, 2, 2), 1)
+
+
+def resnet50() -> ResNet:
+    """ResNet-50."""
+    return ResNet(Bottleneck, (3, 4, 6, 3), 4)
 
 
 def randomize(model: nn.Module, seed: int = 0) -> nn.Module:
@@ -88,4 +120,4 @@ def randomize(model: nn.Module, seed: int = 0) -> nn.Module:
     return model.eval()
 
 
-MODELS = {"VGG-16": vgg16, "ResNet-50": ResNet50}
+MODELS = {"VGG-16": vgg16, "ResNet-18": resnet18, "ResNet-50": resnet50}

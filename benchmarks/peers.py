@@ -29,6 +29,7 @@ _libraries: list[
 ] = []  # a library that is collected takes its operators along
 declare_torchvision_operators()
 
+from captum import attr as captum  # noqa: E402, F401
 from captum.attr import LRP as CaptumLRP  # noqa: E402, N811
 from captum.attr._utils.lrp_rules import Alpha1_Beta0_Rule, EpsilonRule  # noqa: E402
 from zennit import canonizers, composites, layer, rules, types  # noqa: E402

@@ -20,11 +20,8 @@ from torch import Tensor, nn
 
 from xaifast import attr
 
-from . import peers
+from .peers import captum
 from .timing import interleave, machine, peak_memory, ratio, table
-
-assert peers.CaptumLRP
-from captum import attr as captum  # noqa: E402
 
 SAMPLES, SIZE = 200, 32
 HEAD = [
