@@ -40,12 +40,23 @@ class NativeLibraryError(XaifastError, ImportError):
 
 
 def describe(value: object) -> str:
-    """Word a received value for an error: tensors by shape and dtype, the rest by its repr."""
+    """Word a received value for an error: tensors by shape and dtype, the rest by its repr.
+
+    Containers of tensors by how many there are.
+    """
     shape = getattr(value, "shape", None)
     if shape is not None:
         return f"a {type(value).__name__} of shape {list(shape)} and dtype {value.dtype}"  # type: ignore[attr-defined]
+    if any(hasattr(v, "shape") for v in _parts(value)):  # whose own words are long
+        return f"a {type(value).__name__} of {len(_parts(value))}"
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _parts(value: object) -> list:
+    if isinstance(value, dict):
+        return list(value.values())
+    return list(value) if isinstance(value, (tuple, list)) else []
 
 
 def word(who: str, must: str, got: object, do: str) -> str:

@@ -20,13 +20,21 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ..composites import Gradient
-from ..errors import InputError, ModelError, describe, wrong_value
+from ..errors import InputError, ModelError, XaifastError, describe, wrong_value
 from ..graph import to_compute
-from ..graph.capture import private_copy, unwrap
+from ..graph.capture import fails_itself, private_copy, unwrap
 from ..graph.facts import Node
 from ..graph.prefix import linear_prefix
 from .arguments import Call, module_of
-from .batching import CPU_BLOCK, Need, check_batch_size, need_of, rows_that_fit, run_in_batches
+from .batching import (
+    CPU_BLOCK,
+    Need,
+    check_batch_size,
+    is_out_of_memory,
+    need_of,
+    rows_that_fit,
+    run_in_batches,
+)
 from .building import Builder, Built, warn_training
 
 # Rows from which a convolutional model is captured: export takes a second or so, once per model.
@@ -39,8 +47,14 @@ CONVOLUTIONS = (nn.modules.conv._ConvNd, nn.modules.batchnorm._BatchNorm)
 # ---- what a model returned ---------------------------------------------------------------------
 
 
-def as_output(output: Any) -> Tensor:
-    """What a model returned, as a tensor; a number is one value for the whole batch."""
+def output_of(function: Any, inputs: tuple) -> Tensor:
+    """What a model returns, as a tensor; a number is one value for the whole batch."""
+    try:
+        output = function(*inputs)
+    except Exception as error:
+        if isinstance(error, XaifastError) or is_out_of_memory(error):
+            raise
+        raise ModelError(fails_itself(function, error)) from error
     if isinstance(output, torch.futures.Future):
         output = output.wait()
     if isinstance(output, Tensor):
@@ -128,7 +142,7 @@ class PlainModel:
             self.function = private_copy(module, keep_hooks=True)
 
     def _run(self, inputs: tuple, samples: Tensor | None) -> Tensor:
-        return as_output(self.function(*inputs, *self.call.extra_rows(samples)))
+        return output_of(self.function, (*inputs, *self.call.extra_rows(samples)))
 
     def output(self, inputs: tuple, samples: Tensor | None = None) -> Tensor:
         """What the model returns for some rows, without gradients."""
@@ -250,7 +264,8 @@ class GraphModel:
 
     def need(self) -> Need:
         """Memory of one row."""
-        targets = self.call.selection(self.graph.output.shape).targets
+        alone = self.call.target is None  # all of the output, and nothing is propagated back
+        targets = 1 if alone else self.call.selection(self.graph.output.shape).targets
         itemsize = 8 if self.call.inputs[0].dtype == torch.float64 else 4
         return need_of(self.propagation, targets, itemsize)
 

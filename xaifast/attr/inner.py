@@ -19,7 +19,7 @@ from ..graph import structure_of
 from ..graph.capture import private_copy, unwrap
 from .arguments import Call, module_of
 from .building import warn_training
-from .evaluation import as_output, check_finite, check_gradients, check_rows
+from .evaluation import check_finite, check_gradients, check_rows, output_of
 
 Values = tuple[Tensor, ...]  # what enters or leaves one module
 
@@ -151,7 +151,7 @@ class Inner:
             for i in range(len(self.layers))
         ]
         with self._watching(watches) as function:
-            output = as_output(function(*inputs, *call.extra_rows(samples)))
+            output = output_of(function, (*inputs, *call.extra_rows(samples)))
         for watch, layer in zip(watches, self.layers, strict=True):
             if watch.values is None:
                 raise ModelError(

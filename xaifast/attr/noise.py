@@ -15,6 +15,7 @@ from .base import Attribution
 from .batching import batches
 from .evaluation import sums_dtype
 from .randomness import generator_of
+from .target import check_entries
 
 TYPES = ("smoothgrad", "smoothgrad_sq", "vargrad")
 AT_ONCE = 64 * 2**20  # bytes of noisy inputs that one call of the explainer is given
@@ -180,6 +181,7 @@ class NoiseTunnel(Attribution):
         """
         given = as_tuple(inputs)
         batch = check_inputs(given)
+        check_entries(kwargs.get("target"), batch)
         _check_words(nt_type, given)
         count = check_count("NoiseTunnel: nt_samples", nt_samples, "Try 50.")
         at_once = _at_once(given, count, nt_samples_batch_size)

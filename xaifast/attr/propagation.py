@@ -17,6 +17,7 @@ from ..graph.layers import Conv, Linear
 from ..graph.run import Balance, Propagation
 from ..rules import Epsilon
 from .arguments import as_tuple, check_inputs, extra_arguments, plain_mode
+from .batching import check_batch_size
 from .building import Builder, warn_training
 from .target import Selection, select
 from .traversal import Traversal, find_layers
@@ -185,6 +186,7 @@ class LRP:
         >>> lrp.attribute(torch.ones(1, 2), target=[[0, 1, 2]]).shape
         torch.Size([3, 1, 2])
         """
+        check_batch_size(internal_batch_size)
         with plain_mode():
             run = self._prepare(inputs, target, additional_forward_args, start, layers)
             relevance, delta, at_layers = run.all_batches(internal_batch_size)

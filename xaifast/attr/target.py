@@ -6,7 +6,6 @@ outputs whose sum is explained.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -132,8 +131,10 @@ def _mask(target: Tensor, shape: tuple[int, ...], batch: int) -> Tensor:
     return target.reshape(1, batch if target.dim() > len(shape) else 1, *shape)
 
 
-def _per_sample(target: Sequence, batch: int) -> None:
-    if len(target) != batch:
+def check_entries(target: Any, batch: int) -> None:
+    """Refuse a list or an array of targets whose length is neither 1 nor that of the batch."""
+    rows = _rows_of(target)
+    if isinstance(rows, (list, range)) and len(rows) not in (1, batch):
         raise _fail(target, f"must have one entry for each of the {batch} samples")
 
 
@@ -168,6 +169,7 @@ def select(target: Any, shape: tuple[int, ...], batch: int) -> Selection:
     ValueError, TypeError
         If the target does not fit; the message lists the forms.
     """
+    check_entries(target, batch)
     target = _rows_of(target)
     if target is None:
         if shape and torch.Size(shape).numel() != 1:
@@ -187,9 +189,8 @@ def select(target: Any, shape: tuple[int, ...], batch: int) -> Selection:
         return Selection(shape, torch.full((1, batch), position))
     if not isinstance(target, (list, range)):
         raise wrong_type("target", "has an unknown form", target, FORMS)
-    if len(target) == 1 and batch > 1:
+    if len(target) == 1:
         target = list(target) * batch  # one entry serves all samples, as in captum
-    _per_sample(target, batch)
     if batch and isinstance(target[0], list):
         if (
             any(not isinstance(t, list) or len(t) != len(target[0]) for t in target)

@@ -15,6 +15,7 @@ from .canonize import to_canonical
 from .capture import (
     Captured,
     batch_of,
+    fails_itself,
     first_line,
     own,
     own_tensors,
@@ -163,10 +164,7 @@ def expected_output(model: nn.Module, args: tuple, double: bool = False) -> Tens
         with torch.no_grad():
             return torch.func.functional_call(twin, state, given)
     except Exception as error:
-        raise ModelError(
-            f"{type(model).__name__} fails on these inputs itself ({first_line(error)}). Check "
-            "that model(*inputs) runs with them: shapes, dtypes and devices."
-        ) from error
+        raise ModelError(fails_itself(model, error)) from error
 
 
 def _double(x: Any) -> Any:

@@ -302,6 +302,15 @@ def batch_of(args: tuple) -> int:
     return next(x.shape[0] for x in args if isinstance(x, Tensor))
 
 
+def fails_itself(model: Any, error: BaseException) -> str:
+    """Word that a model cannot be run with the inputs."""
+    name = getattr(model, "__name__", type(model).__name__)
+    return (
+        f"{name} fails on these inputs itself ({first_line(error)}). Check that model(*inputs) "
+        "runs with them: the batch as first dimension, of any size; shapes, dtypes and devices."
+    )
+
+
 def first_line(error: BaseException) -> str:
     """The kind of an error and the first line of its text."""
     lines = [line for line in str(error).splitlines() if line.strip()]
