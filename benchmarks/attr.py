@@ -16,6 +16,7 @@ import argparse
 import copy
 import json
 import os
+import statistics
 import time
 import warnings
 from collections.abc import Callable
@@ -38,6 +39,7 @@ HEAD = [
     "captum's best / ours", "first s", "memory MiB: ours, captum, its best", "difference",
 ]  # fmt: skip
 WINDOW = {"sliding_window_shapes": (3, 16, 16), "strides": (3, 8, 8)}
+LONG = 30  # seconds of a call, above which one round must do
 STEPS = [{"internal_batch_size": n} for n in (1, 4, 8)]
 PERTURBATIONS = [{"perturbations_per_eval": n} for n in (4, 16)]
 
@@ -117,42 +119,42 @@ def difference(row: Row, build: str) -> str:
     return f"{float((ours - theirs).abs().max() / theirs.abs().max()):.0e}"
 
 
-def best_setting(row: Row, model: nn.Module, x: Tensor) -> dict[str, Any]:
-    """What captum is fastest with, of the settings of a row."""
-    seconds = {}
-    for i, setting in enumerate(row.settings):
-        run = row.call(captum, model, x, **setting)
+def tried(run: Callable[[], Tensor]) -> tuple[float, float]:
+    """Seconds and MiB of one call."""
+    seconds: list[float] = []
+
+    def timed() -> None:
         begin = time.perf_counter()
         run()
-        seconds[i] = time.perf_counter() - begin
-    return row.settings[min(seconds, key=seconds.__getitem__)]
+        seconds.append(time.perf_counter() - begin)
+
+    memory = peak_memory(timed)
+    return seconds[0], memory
 
 
 def one(build: str, name: str, rounds: int, device: str, size: int) -> dict[str, Any]:
     """Measure one method on one model."""
     row, x = ROWS[name], image(size, device)
     model = models.randomize(models.MODELS[build]()).to(device)
-    other = theirs_of(model)
-    functions = {"ours": row.call(attr, model, x), "captum": row.call(captum, other, x)}
-    begin = time.perf_counter()
-    functions["ours"]()
-    first = time.perf_counter() - begin
-    setting: dict[str, Any] = {}
-    if row.settings:
-        setting = best_setting(row, other, x)
-        functions["best"] = row.call(captum, other, x, **setting)
-    seconds = interleave(functions, rounds)
-    if not row.settings:
-        seconds["best"] = seconds["captum"]
-    memory = {k: peak_memory(f) for k, f in functions.items()}
+    other, run = theirs_of(model), row.call(attr, model, x)
+    first, _ = tried(run)
+    _, memory = tried(run)
+    settings = [{}, *row.settings]
+    found = [tried(row.call(captum, other, x, **s)) for s in settings]
+    best = min(range(len(found)), key=lambda i: found[i][0])
+    functions = {"ours": run, "captum": row.call(captum, other, x)}
+    if best:
+        functions["best"] = row.call(captum, other, x, **settings[best])
+    seconds = interleave(functions, rounds if found[best][0] < LONG else 1, warm_up=0)
+    seconds.setdefault("best", seconds["captum"])
     return {
         "model": build,
         "method": name,
-        "seconds": {k: sorted(v)[len(v) // 2] for k, v in seconds.items()},
+        "seconds": {k: statistics.median(v) for k, v in seconds.items()},
         "faster": {k: ratio(seconds, k, "ours") for k in seconds},
         "first": first,
-        "memory": memory,
-        "setting": setting,
+        "memory": {"ours": memory, "captum": found[0][1], "best": found[best][1]},
+        "setting": settings[best],
         "difference": difference(row, build),
     }
 

@@ -24,3 +24,11 @@ def test_rows_on_the_cpu(largest, rows):
 
 def test_no_more_rows_than_the_memory_holds():
     assert rows_that_fit(Need(kept=2**60, largest=1), torch.device("cpu")) == 1
+
+
+def test_a_few_rows_share_large_weights():
+    cpu, need = torch.device("cpu"), Need(kept=1, largest=CPU_BLOCK // 2)
+    assert rows_that_fit(need, cpu) == 2
+    assert rows_that_fit(need, cpu, shared=4) == 4
+    assert rows_that_fit(Need(kept=1, largest=CPU_BLOCK), cpu, shared=4) == 2
+    assert rows_that_fit(Need(kept=2**60, largest=CPU_BLOCK // 2), cpu, shared=4) == 1

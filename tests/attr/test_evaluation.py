@@ -24,5 +24,5 @@ def test_rows_at_once_fit_the_block():
     model = PlainModel(make_call("X", nn.Linear(3, 1024), torch.zeros(4, 3), 0, None))
     assert rows_at_once(model, "auto", 10**6, block=8 * 4096) == 8
     assert rows_at_once(model, "auto", 9, block=10 * 4096) == 9
-    assert rows_at_once(model, "auto", 9, block=1) == 1
+    assert rows_at_once(model, "auto", 9, block=1) == 4
     assert rows_at_once(model, 3, 10**6) == 3

@@ -24,6 +24,9 @@ CPU_BLOCK_FORWARD = CPU_BLOCK // 2
 # share what the weights cost to read.
 CPU_CACHE = 8 * 2**20
 MANY_ROWS = 32
+# Where no more than two large blocks hold them, a few rows share what large weights cost to read
+# in any case: integrated gradients of VGG-16 take a tenth less in parts of 4 than of 2.
+FEW_ROWS = 4
 
 
 @dataclass(frozen=True)
@@ -59,12 +62,19 @@ def rows_in_memory(need: Need, device: torch.device) -> int:
     return int(SHARE * free_memory(device) // max(1, need.kept))
 
 
-def rows_that_fit(need: Need, device: torch.device, block: int = CPU_BLOCK) -> int:
-    """As many rows as the free memory holds, and on the CPU as run well."""
+def rows_that_fit(need: Need, device: torch.device, block: int = CPU_BLOCK, shared: int = 1) -> int:
+    """As many rows as the free memory holds, and on the CPU as run well.
+
+    block : bytes above which a tensor of all rows should not be; shared : rows that are worth more.
+    """
     fitting = rows_in_memory(need, device)
     if device.type == "cpu":
         largest = max(1, need.largest)
-        well = max(min(CPU_CACHE, block) // largest, min(MANY_ROWS, block // largest))
+        well = max(
+            min(CPU_CACHE, block) // largest,
+            min(MANY_ROWS, block // largest),
+            min(shared, 2 * CPU_BLOCK // largest),
+        )
         fitting = min(fitting, well)
     return max(1, fitting)
 

@@ -28,6 +28,7 @@ from ..graph.prefix import linear_prefix
 from .arguments import Call, module_of
 from .batching import (
     CPU_BLOCK,
+    FEW_ROWS,
     Need,
     check_batch_size,
     is_out_of_memory,
@@ -344,7 +345,7 @@ def rows_at_once(model: Any, size: int | str, count: int, block: int = CPU_BLOCK
         return min(int(size), max(1, count))
     if count <= FEW:
         return max(1, count)
-    fitting = rows_that_fit(model.need(), model.call.inputs[0].device, block)
+    fitting = rows_that_fit(model.need(), model.call.inputs[0].device, block, FEW_ROWS)
     return max(1, min(count, fitting))
 
 
