@@ -37,25 +37,28 @@ def test_the_network_is_good(ran):
     assert float(accuracy.group(1)) > 0.95
 
 
-def test_the_table_has_a_line_for_each_composite(ran):
-    rows = {}
-    for line in ran[1]:
-        found = re.fullmatch(r"(\S+) +(\d+\.\d) +(\d\.\de[-+]\d\d)", line)
-        if found:
-            rows[found.group(1)] = (float(found.group(2)), float(found.group(3)))
-    assert list(rows) == list(demo.composites())
-    assert len(rows) >= 6
+def rows_of(lines, error=r"\d\.\de[-+]\d\d|-"):
+    found = [re.fullmatch(rf"(\S+) +(\d+\.\d) +({error})", line) for line in lines]
+    return {m.group(1): (float(m.group(2)), m.group(3)) for m in found if m}
+
+
+def test_the_tables_have_a_line_for_each_composite_and_method(ran):
+    rows = rows_of(ran[1])
+    assert list(rows) == [*demo.composites(), *demo.methods()]
+    assert len(rows) >= 12
     assert all(ratio > 0 for ratio, _ in rows.values())
-    assert rows["DeepTaylorBounded"][1] < 1e-4  # no bias counts: all relevance arrives
-    assert all(error < 1 for _, error in rows.values())
+    errors = {name: float(error) for name, (_, error) in rows.items() if error != "-"}
+    assert errors["DeepTaylorBounded"] < 1e-4  # no bias counts: all relevance arrives
+    assert all(errors[name] < 0.02 for name in demo.COMPLETE)
+    assert all(error < 1 for error in errors.values())
     assert any("the share that they absorb" in line for line in ran[1])
 
 
-def test_the_picture_has_a_cell_for_each_digit_and_composite(ran):
+def test_the_picture_has_a_cell_for_each_digit_and_column(ran):
     out, lines, *_ = ran
     assert lines[-1] == f"Picture: {out / 'digits.png'}"
     pixels = np.asarray(image.open(out / "digits.png"))
-    columns = 1 + len(demo.composites())
+    columns = 1 + len(demo.composites()) + len(demo.methods())
     height, width, _ = pixels.shape
     assert 96 * demo.EXPLAINED < height < 130 * demo.EXPLAINED
     assert 96 * columns < width < 130 * columns

@@ -1,4 +1,4 @@
-"""The demonstration: train a small network on handwritten digits, explain it by many composites.
+"""The demonstration: train a small network on handwritten digits, explain it by many methods.
 
 Called by `xaifast demo`. Needs scikit-learn (data) and Pillow (picture).
 """
@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from .attr import LRP
+from .catalogue import bind, find
 from .composites import PRESETS, Composite, Uniform
 from .rules import Zero
 from .viz import grid, heatmap, to_image
@@ -26,11 +29,26 @@ SEED = 0
 SIDE = 24  # the digits' 8 x 8 pixels, enlarged
 EPOCHS, BATCH, RATE = 4, 64, 4e-3
 EXPLAINED, TIMED, REPEATS = 5, 100, 7
+TIMED_METHODS = 10  # digits; some methods evaluate each hundreds of times
+COMPLETE = ("IntegratedGradients", "DeepLift", "KernelShap")  # their sum is promised
 BOX = {"low": 0.0, "high": 1.0}
 
 
+def methods() -> dict[str, dict[str, Any]]:
+    """The other columns of the picture, and the options of each."""
+    places = torch.arange(SIDE) // 3
+    squares = (places[:, None] * (SIDE // 3) + places).view(1, 1, SIDE, SIDE)
+    return {
+        "Saliency": {},
+        "IntegratedGradients": {},
+        "DeepLift": {},
+        "Occlusion": {"sliding_window_shapes": (1, 6, 6), "strides": (1, 3, 3)},
+        "KernelShap": {"feature_mask": squares, "n_samples": 500, "seed": SEED},
+    }
+
+
 def composites() -> dict[str, Composite]:
-    """The columns of the picture and the lines of the table, by name."""
+    """The first columns of the picture and the lines of the first table, by name."""
     plain = ("EpsilonPlus", "EpsilonPlusFlat", "EpsilonAlpha2Beta1", "ExcitationBackprop")
     boxed = ("EpsilonGammaBox", "ZeroEpsilonGammaBox", "DeepTaylorBounded")
     return {
@@ -123,6 +141,32 @@ def measure(
     return {name: (times[name] / times[""], errors[name]) for name in explainers}
 
 
+def bound_methods(model: nn.Module) -> dict[str, Callable[[Tensor, Tensor], Tensor]]:
+    """The methods, each as a function of images and targets."""
+    return {name: bind(find(name), model, options) for name, options in methods().items()}
+
+
+def measure_methods(
+    model: nn.Module, x: Tensor, target: Tensor
+) -> dict[str, tuple[float, float | None]]:
+    """For each method: time over the plain forward pass, and completeness error.
+
+    The error is |sum R - (f - f')| / |f - f'| with f' the output for a black image, its mean over
+    the samples; None where a method does not promise that.
+    """
+    with torch.no_grad():
+        f, f0 = (model(a).gather(1, target.unsqueeze(1)).squeeze(1) for a in (x, x * 0))
+    calls = {name: partial(call, x, target) for name, call in bound_methods(model).items()}
+    errors: dict[str, float | None] = {}
+    for name, call in calls.items():
+        total, complete = call().sum((1, 2, 3)), name in COMPLETE
+        if name == "KernelShap":  # each pixel of a square has the value of the square
+            total = total / 9
+        errors[name] = float(((total - (f - f0)) / (f - f0)).abs().mean()) if complete else None
+    times = interleaved({"": torch.no_grad()(lambda: model(x)), **calls})
+    return {name: (times[name] / times[""], errors[name]) for name in calls}
+
+
 def _call(lrp: LRP, x: Tensor, target: Tensor) -> Callable[[], object]:
     return lambda: lrp.attribute(x, target)
 
@@ -138,11 +182,12 @@ def interleaved(calls: dict[str, Callable[[], object]]) -> dict[str, float]:
     return {name: median(values) for name, values in times.items()}
 
 
-def picture(explainers: dict[str, LRP], x: Tensor, target: Tensor) -> object:
-    """The digits in rows, the composites in columns."""
+def picture(model: nn.Module, explainers: dict[str, LRP], x: Tensor, target: Tensor) -> object:
+    """The digits in rows, the composites and the other methods in columns."""
     maps = [lrp.attribute(x, target) for lrp in explainers.values()]
+    maps += [call(x, target) for call in bound_methods(model).values()]
     rows = [[to_image(x[i]), *(heatmap(relevance[i]) for relevance in maps)] for i in range(len(x))]
-    titles = ["input", *(_broken(name) for name in explainers)]
+    titles = ["input", *(_broken(name) for name in (*explainers, *methods()))]
     return grid(rows, titles, [f"class {int(c)}" for c in target])
 
 
@@ -156,10 +201,11 @@ def _broken(name: str, width: int = 13) -> str:
     return "\n".join(lines)
 
 
-def table(rows: dict[str, tuple[float, float]]) -> str:
+def table(rows: Mapping[str, tuple[float, float | None]], what: str, error: str) -> str:
     """The measurements as text."""
-    lines = [f"{'composite':22} {'time / forward':>14} {'|sum R - f| / |f|':>18}"]
-    lines += [f"{name:22} {ratio:14.1f} {error:18.1e}" for name, (ratio, error) in rows.items()]
+    lines = [f"{what:22} {'time / forward':>14} {error:>26}"]
+    for name, (ratio, e) in rows.items():
+        lines.append(f"{name:22} {ratio:14.1f} {'-' if e is None else f'{e:.1e}':>26}")
     return "\n".join(lines)
 
 
@@ -193,14 +239,17 @@ def run(out: Path) -> Path:
     )
     explainers = {name: LRP(model, composite) for name, composite in composites().items()}
     rows = measure(model, explainers, x[:TIMED], predicted[:TIMED])
-    print(f"Explained {TIMED} test digits, each for its predicted class:\n\n{table(rows)}\n")
+    print(f"Explained {TIMED} test digits, each for its predicted class:\n")
+    print(table(rows, "composite", "|sum R - f| / |f|") + "\n")
+    others = measure_methods(model, x[:TIMED_METHODS], predicted[:TIMED_METHODS])
+    print(table(others, "method", "|sum R - (f - f')| / |f - f'|") + "\n")
     print(
-        "sum R: relevance at the input; f: the output explained; "
+        "sum R: relevance at the input; f: the output explained, f' that for a black image; "
         "where biases count, the error is the share that they absorb."
     )
     chosen = _examples(predicted, y)
     path = out / "digits.png"
-    picture(explainers, x[chosen], predicted[chosen]).save(path)  # type: ignore[attr-defined]
+    picture(model, explainers, x[chosen], predicted[chosen]).save(path)  # type: ignore[attr-defined]
     print(f"Picture: {path}")
     return path
 
