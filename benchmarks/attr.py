@@ -39,7 +39,7 @@ HEAD = [
     "captum's best / ours", "first s", "memory MiB: ours, captum, its best", "difference",
 ]  # fmt: skip
 WINDOW = {"sliding_window_shapes": (3, 16, 16), "strides": (3, 8, 8)}
-LONG = 10  # seconds of a call, above which one round must do
+LONG = 20  # seconds of a call, above which one round must do
 STEPS = [{"internal_batch_size": n} for n in (1, 4, 8)]
 PERTURBATIONS = [{"perturbations_per_eval": n} for n in (4, 16)]
 
