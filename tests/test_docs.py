@@ -41,6 +41,8 @@ SOURCES = [
     "xaifast.composites.conditions",
     "xaifast.composites.lrp",
     "xaifast.rules.lrp",
+    "xaifast.rules.recurrent",
+    "xaifast.ops.recurrent",
     "xaifast.ops.regression",
     "xaifast.ops.relevance",
     "xaifast.ops.sampling",

@@ -171,6 +171,7 @@ PROPAGATION = {  # products that a ReLU network needs, and sections
     "DeepTaylor": ("3", "10.2.3, 16.2"),
     "DeepTaylorBounded": ("3", "10.A, 16.2"),
     "ExcitationBackprop": ("3", "22.2.2"),
+    "Recurrent": ("3", "11.3"),
 }
 UNIFORM: dict[str, tuple[Callable[..., rules.Rule], str, str]] = {
     "Zero": (rules.Zero, "2", "10.2.1"),

@@ -315,5 +315,5 @@ def test_a_rule_may_use_a_plain_tensor_as_weight():
 def test_the_report_as_data():
     rows = LRP(nn.Linear(4, 3)).report(X, target=0).as_dicts()
     assert set(rows[0]) == {
-        "node", "module", "received", "passed", "bias", "stabilizer", "filled", "gap",
+        "node", "module", "received", "passed", "bias", "stabilizer", "filled", "gates", "gap",
     }  # fmt: skip

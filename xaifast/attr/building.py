@@ -33,6 +33,8 @@ def _assign(graph: ModelGraph, composite: Composite) -> dict[Node, Rule]:
         reason = composite.check(node)
         if rule is None:
             reason = reason or f"no entry of the composite matches kind {node.kind!r}"
+            if node.kind in ("lstm", "gru"):
+                reason += "; for LRP of recurrent layers take composites.Recurrent"
         else:
             rules[node] = rule
             reason = reason or rule.check(node)

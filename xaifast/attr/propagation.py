@@ -37,6 +37,7 @@ class Report:
     rows : list of Balance
         For each node: received = passed + bias + stabilizer + filled + gap. `bias` and `stabilizer`
         are what those absorbed, `filled` what fell on padding and constants, `gap` is rounding.
+        `gates` tells how much of it was given to gates of products, which hand it on or absorb it.
 
     Examples
     --------
@@ -50,21 +51,22 @@ class Report:
     rows: list[Balance]
 
     def as_dicts(self) -> list[dict[str, Any]]:
-        """The rows as plain data: node, module, received, passed, bias, stabilizer, filled, gap."""
-        numbers = ("received", "passed", "bias", "stabilizer", "filled", "gap")
+        """The rows as plain data: node, module, and the numbers of its account."""
+        numbers = ("received", "passed", "bias", "stabilizer", "filled", "gates", "gap")
         return [
             {"node": b.node.name, "module": b.node.module, **{n: getattr(b, n) for n in numbers}}
             for b in self.rows
         ]
 
     def __str__(self) -> str:
-        columns = ("received", "passed", "bias", "stabilizer", "filled")
+        columns = ("received", "passed", "bias", "stabilizer", "filled", "gates")
         head = " ".join(
             [f"{'node':24} {'module':24}", *(f"{c:>12}" for c in columns), f"{'gap':>10}"]
         )
         lines = [
             f"{b.node.name:24.24} {b.node.module:24.24} {b.received:12.5g} {b.passed:12.5g} "
-            f"{b.bias:12.5g} {b.stabilizer:12.5g} {b.filled:12.5g} {b.gap:10.2g}"
+            f"{b.bias:12.5g} {b.stabilizer:12.5g} {b.filled:12.5g} "
+            f"{b.gates:12.5g} {b.gap:10.2g}"
             for b in self.rows
         ]
         return "\n".join([head, *lines])

@@ -44,6 +44,7 @@ from .lrp import (
     EpsilonPlusFlat,
     ExcitationBackprop,
     LRPStar,
+    Recurrent,
     Uniform,
     ZeroEpsilonGammaBox,
 )
@@ -65,6 +66,7 @@ __all__ = [
     "Gradient",
     "GuidedBackprop",
     "LRPStar",
+    "Recurrent",
     "Uniform",
     "ZeroEpsilonGammaBox",
     "base",

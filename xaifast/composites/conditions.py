@@ -15,7 +15,7 @@ Entry = tuple[Condition, Rule]
 # The words that `kind` knows; an operation without one goes by its ATen name.
 KINDS = (
     "conv", "linear", "affine", "sum", "add", "mul", "max_pool", "max_reduce", "activation",
-    "rearrange",
+    "rearrange", "lstm", "gru",
 )  # fmt: skip
 WEIGHTED = ("conv", "linear")
 
@@ -30,7 +30,8 @@ def kind(*names: str) -> Condition:
     ----------
     *names : str
         conv, linear, affine, sum (also mean and average pooling), add, mul, max_pool, max_reduce,
-        activation or rearrange, or the ATen name of an operation ("layer_norm").
+        activation, rearrange, lstm or gru (cells too), or the ATen name of an operation
+        ("layer_norm").
 
     Raises
     ------

@@ -7,7 +7,21 @@ from collections.abc import Callable
 from torch import Tensor
 
 from ..errors import describe, wrong_type, wrong_value
-from ..rules import AlphaBeta, Epsilon, Flat, Gamma, Pool, Rule, WSquare, ZBox, Zero, ZPlus
+from ..rules import (
+    AlphaBeta,
+    Epsilon,
+    Flat,
+    Gamma,
+    GatedProduct,
+    Pool,
+    Rule,
+    WSquare,
+    ZBox,
+    Zero,
+    ZPlus,
+)
+from ..rules import Recurrent as RecurrentRule
+from ..rules.recurrent import is_gated_product
 from .conditions import WEIGHTED, Composite, Entry, base, first, fraction, kind
 
 
@@ -369,6 +383,56 @@ def ExcitationBackprop(stabilizer: float = 1e-6, bias: bool = True) -> Composite
     return Composite(entries, "ExcitationBackprop")
 
 
+def Recurrent(gate: str = "all", epsilon: float = 1e-3, bias: bool = True) -> Composite:
+    """LRP for recurrent networks: LSTMs, GRUs, their cells, and gated products in code of your own.
+
+    Parameters
+    ----------
+    gate : "all" (default), "prop", "abs" or "half"
+        What a gate gets: nothing, its share of the pre-activations (signed or absolute), or half.
+    epsilon : float, default 1e-3
+        Stabilizer of all denominators.
+    bias : bool, default True
+        Whether biases count in denominators.
+
+    Returns
+    -------
+    Composite
+
+    Raises
+    ------
+    ValueError, TypeError
+        If gate is none of the words, or epsilon is negative.
+
+    References
+    ----------
+    Arras et al. 2017 and 2019; book, section 11.3.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from xaifast import attr, composites
+    >>> class Last(torch.nn.Module):
+    ...     def __init__(self):
+    ...         super().__init__()
+    ...         self.lstm = torch.nn.LSTM(4, 8, batch_first=True)
+    ...         self.head = torch.nn.Linear(8, 3)
+    ...     def forward(self, x):
+    ...         return self.head(self.lstm(x)[0][:, -1])
+    >>> lrp = attr.LRP(Last(), composite=composites.Recurrent(gate="prop"))
+    >>> lrp.attribute(torch.randn(2, 5, 4), target=1).shape
+    torch.Size([2, 5, 4])
+    """
+    rule = RecurrentRule(gate, epsilon, bias)
+    entries = [
+        (kind("lstm", "gru"), rule),
+        (is_gated_product, GatedProduct(gate, epsilon)),
+        (kind(*WEIGHTED), Epsilon(epsilon, bias=bias)),
+        *base(epsilon),
+    ]
+    return Composite(entries, f"Recurrent({gate!r})")
+
+
 def Uniform(rule: Rule, stabilizer: float | None = None) -> Composite:
     """One rule for every conv and linear layer.
 
@@ -424,6 +488,7 @@ PRESETS: dict[str, Callable[..., Composite]] = {
     "DeepTaylor": DeepTaylor,
     "DeepTaylorBounded": DeepTaylorBounded,
     "ExcitationBackprop": ExcitationBackprop,
+    "Recurrent": Recurrent,
 }
 
 

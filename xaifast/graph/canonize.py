@@ -2,6 +2,7 @@
 
 - no-ops go (dropout in eval mode, clone, contiguous, assertions);
 - several spellings of one operation become one (`split` + `getitem` -> `narrow`, `mm` -> `linear`);
+- recurrent layers get one output in place of several;
 - batch norm becomes an affine node, and that is folded into the convolution or dense layer before
   or behind it; where there is none (across a ReLU, say) it stays an affine node.
 
@@ -17,6 +18,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, fx
 
+from . import recurrent
 from .capture import Captured
 
 aten = torch.ops.aten
@@ -76,16 +78,25 @@ def complete(node: fx.Node) -> None:
 
 
 def emit(
-    before: fx.Node, target: Callable, *args: object, origin: fx.Node | None = None
+    before: fx.Node,
+    target: Callable,
+    *args: object,
+    origin: fx.Node | None = None,
+    value: Tensor | None = None,
 ) -> fx.Node:
-    """Insert a call, with the origin's place in the model and its shape where it is known."""
+    """Insert a call, with the origin's place in the model and its shape where it is known.
+
+    value: of that shape, for a call that cannot be run on tensors of symbolic sizes.
+    """
     with before.graph.inserting_before(before):
         node = before.graph.call_function(target, args)
     complete(node)
     source = origin or before
     node.meta.update({key: source.meta[key] for key in ORIGIN if key in source.meta})
-    fake = [a.meta.get("val") if isinstance(a, fx.Node) else a for a in args]
-    if not any(isinstance(a, fx.Node) and "val" not in a.meta for a in args):
+    if value is not None:
+        node.meta["val"] = value
+    elif all("val" in n.meta for n in node.all_input_nodes):
+        fake = fx.node.map_arg(args, lambda n: n.meta["val"])
         with torch.no_grad():
             node.meta["val"] = target(*fake)
     return node
@@ -492,6 +503,7 @@ def to_canonical(captured: Captured) -> None:
         complete(node)
     drop_noops(graph)
     split_to_narrow(graph)
+    recurrent.one_output_each(graph, emit, replace)
     spell_linear(graph, constant)
     spell_padding(graph)
     spell_affine(graph, constant)

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from . import canonize
+from . import canonize, recurrent
 from .capture import Captured, Leaf
 
 aten = torch.ops.aten
@@ -37,7 +37,7 @@ REARRANGEMENTS = _operations("""
     pixel_unshuffle channel_shuffle upsample_nearest1d upsample_nearest2d upsample_nearest3d
     _upsample_nearest_exact1d _upsample_nearest_exact2d _upsample_nearest_exact3d slice_scatter
     select_scatter where masked_fill diagonal tril triu _to_copy to type_as
-""")
+""") | {recurrent.part}
 # Where relevance ends when their input is of integers.
 SOURCES = {aten.embedding, aten._to_copy, aten.to}
 # Position of the number that a rearrangement fills in.
@@ -290,7 +290,7 @@ def _kind(node: Node, packet: object) -> str:
         return "activation"
     if packet in REARRANGEMENTS:
         return "rearrange"
-    return node.op
+    return recurrent.KINDS.get(packet, node.op)
 
 
 # ---- ranges ----------------------------------------------------------------------------------

@@ -64,6 +64,7 @@ class Balance:
     bias: float = 0.0
     stabilizer: float = 0.0
     filled: float = 0.0
+    gates: float = 0.0  # of what it passed or absorbed, how much went through gates
 
     def absorb(self, bias: Tensor | float = 0.0, stabilizer: Tensor | float = 0.0) -> None:
         """Count what a bias or a stabilizer kept."""
@@ -172,6 +173,7 @@ class Propagation(nn.Module):
                 kept.update(node.inputs)
             if rule.needs_output:
                 kept.add(node)
+            kept.update(rule.reads(node))
         # What is no tensor of relevance (sizes, masks, further arguments) may be asked for again.
         kept.update(n for n in self.graph.nodes if n.kind == "value")
         kept.update(n for n in self.graph.inputs if not n.carries)

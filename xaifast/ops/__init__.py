@@ -9,6 +9,7 @@ in plain PyTorch. None is differentiable: a call that autograd would record is a
 from .native import fingerprint as fingerprint
 from .native import is_native as is_native
 from .native import packs_weights as packs_weights
+from .recurrent import recurrent_relprop, recurrent_states
 from .regression import weighted_lasso, weighted_least_squares
 from .relevance import (
     add_split,
@@ -40,6 +41,8 @@ __all__ = [
     "occlude_windows",
     "path_points",
     "pool_redistribute",
+    "recurrent_relprop",
+    "recurrent_states",
     "relprop_conv",
     "relprop_linear",
     "scatter_windows",

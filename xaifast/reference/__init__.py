@@ -4,6 +4,19 @@ It is the oracle of the tests (in float64) and the kernel on devices that have n
 The names, arguments and letters are those of `xaifast.ops`.
 """
 
+from .recurrent import (
+    GATES as GATES,
+)
+from .recurrent import (
+    Absorbed as Absorbed,
+)
+from .recurrent import (
+    gated_product as gated_product,
+)
+from .recurrent import (
+    recurrent_relprop,
+    recurrent_states,
+)
 from .regression import weighted_lasso, weighted_least_squares
 from .relevance import (
     add_split,
@@ -36,6 +49,8 @@ __all__ = [
     "occlude_windows",
     "path_points",
     "pool_redistribute",
+    "recurrent_relprop",
+    "recurrent_states",
     "relprop_conv",
     "relprop_linear",
     "scatter_windows",

@@ -40,6 +40,7 @@ from .lrp import (
     Zero,
     ZPlus,
 )
+from .recurrent import GatedProduct, Recurrent
 
 __all__ = [
     "AlphaBeta",
@@ -48,6 +49,7 @@ __all__ = [
     "Flat",
     "Gamma",
     "Gate",
+    "GatedProduct",
     "Gradient",
     "LinearGradient",
     "LinearRule",
@@ -55,6 +57,7 @@ __all__ = [
     "Pass",
     "Pool",
     "ReLUGradient",
+    "Recurrent",
     "Rescale",
     "RescaleMax",
     "RescalePair",

@@ -33,6 +33,10 @@ class Rule:
         """Why this rule cannot be used at a node, or None: asked once, before any work."""
         return None
 
+    def reads(self, node: Node) -> tuple[Node, ...]:
+        """Further nodes whose values it asks for, by `node.lookup`."""
+        return ()
+
     def passes(self, node: Node) -> bool:
         """Whether the message is handed on as it is."""
         return False
