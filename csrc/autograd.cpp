@@ -27,11 +27,13 @@ void not_differentiable(const c10::OperatorHandle& op, c10::DispatchKeySet keys,
 }  // namespace
 
 TORCH_LIBRARY_IMPL(xaifast, Autograd, m) {
-  for (const char* name :
-       {"stabilized_divide", "stabilized_divide_", "multiply_parts", "multiply_", "split_signs",
-        "add_split", "pool_redistribute", "backward_product", "relprop_conv", "relprop_linear",
-        "path_points", "accumulate_rows_", "add_noise", "occlude_windows", "scatter_windows",
-        "mask_segments", "segment_sums", "weighted_least_squares", "weighted_lasso"}) {
+  for (const char* name : {"stabilized_divide", "stabilized_divide_", "multiply_parts",
+                           "multiply_",         "split_signs",        "add_split",
+                           "pool_redistribute", "backward_product",   "relprop_conv",
+                           "relprop_linear",    "path_points",        "accumulate_rows_",
+                           "add_noise",         "occlude_windows",    "scatter_windows",
+                           "mask_segments",     "segment_sums",       "weighted_least_squares",
+                           "weighted_lasso",    "recurrent_states",   "recurrent_relprop"}) {
     m.impl(name, torch::CppFunction::makeFromBoxedFunction<&not_differentiable>());
   }
 }

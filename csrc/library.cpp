@@ -87,6 +87,24 @@ TORCH_LIBRARY(xaifast, m) {
   // out[n, c, m] = sum of x[n, c, p] over the positions p of label m, in float64; x [N, C, ...].
   m.def("segment_sums(Tensor x, Tensor labels, int segments) -> Tensor");
 
+  // ---- recurrent: one layer of an LSTM or GRU in one direction, float32 or float64
+  // ---------------
+
+  // All steps, keeping z [T, N, 4 H] and the states [T + 1, N, H]; an LSTM where c0 is given. a [T,
+  // N, 4 H or (GRU) 3 H] is what x adds, b what the recurrent map w adds. Blocks of z: i, f, g, o;
+  // r, u, n and the recurrent map of n.
+  m.def(
+      "recurrent_states(Tensor a, Tensor w, Tensor? b, Tensor h0, Tensor? c0) -> (Tensor, Tensor, "
+      "Tensor)");
+
+  // Back in relevance through all steps (section 11.3); gate 'all' | 'prop' | 'abs' | 'half' is the
+  // rule for products (table 11.1). R [targets, T, N, H] of the outputs, R_h and R_c of the last
+  // states; b [4 H] is what denominators of linear maps leave out. Returns s = R / (z + eps sgn z)
+  // of the maps that x enters [targets, T, N, H, or all gates], R_h0, R_c0.
+  m.def(
+      "recurrent_relprop(Tensor z, Tensor h, Tensor? c, Tensor w, Tensor? b, Tensor R, Tensor R_h, "
+      "Tensor? R_c, str gate, float eps) -> (Tensor, Tensor, Tensor)");
+
   // ---- regression: B small problems, float32 or float64, solved and returned in float64 --------
   // X [B or 1, S, M], y [B, S], weight [B or 1, S] >= 0; c [B, M] and the intercept c0 [B].
 

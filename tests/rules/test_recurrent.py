@@ -323,6 +323,7 @@ def test_words_get_relevance_at_their_embedding():
 # ---- refusals ----------------------------------------------------------------------------------
 
 
+@pytest.mark.filterwarnings("ignore:LSTM with projections")
 def test_projections_are_refused():
     model = LastState(nn.LSTM(3, 4, proj_size=2, batch_first=True))
     with pytest.raises(ModelError, match=r"projections \(proj_size\) have no rule"):

@@ -1,8 +1,8 @@
 """The native ops with types and docstrings; each has its formula in `xaifast.reference`.
 
 The ops take float32, float64, bfloat16 and float16 (the last two computed in float32; those of
-regression take the first two), on the CPU and on CUDA, with any strides; another dtype is a
-TypeError. On other devices, and with XAIFAST_REFERENCE=1 in the environment, the same formulas run
+regression and recurrence take the first two), on the CPU and on CUDA, with any strides; another
+dtype is a TypeError. On other devices, and with XAIFAST_REFERENCE=1 in the environment, the same formulas run
 in plain PyTorch. None is differentiable: a call that autograd would record is an error.
 """
 

@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from .. import reference
+from .native import _native, is_native
+
+# Units for which a CUDA block holds what all steps need; beyond, PyTorch runs step by step.
+CUDA_HIDDEN = 512
+
+
+def _runs_natively(x: Tensor, hidden: int) -> bool:
+    return is_native(x) and (x.device.type != "cuda" or hidden <= CUDA_HIDDEN)
 
 
 def recurrent_states(
@@ -51,7 +60,9 @@ def recurrent_states(
     >>> z.shape, h.shape
     (torch.Size([5, 2, 12]), torch.Size([6, 2, 3]))
     """
-    return reference.recurrent_states(a, w, b, h0, c0)
+    native = _runs_natively(a, h0.shape[-1])
+    call = _native.recurrent_states if native else reference.recurrent_states
+    return call(a, w, b, h0, c0)
 
 
 def recurrent_relprop(
@@ -113,4 +124,25 @@ def recurrent_relprop(
     >>> s.shape
     torch.Size([1, 5, 2, 3])
     """
-    return reference.recurrent_relprop(z, h, c, w, b, R, R_h, R_c, gate, eps)
+    native = _runs_natively(z, h.shape[-1])
+    call = _native.recurrent_relprop if native else reference.recurrent_relprop
+    return call(z, h, c, w, b, R, R_h, R_c, gate, eps)
+
+
+# ---- fake kernels: shapes only, for torch.compile and torch.export ---------------------------
+
+
+@torch.library.register_fake("xaifast::recurrent_states")
+def _(a, w, b, h0, c0):
+    (steps, rows, _), hidden = a.shape, h0.shape[1]
+    states = (steps + 1, rows)
+    c = a.new_empty((*states, 0 if c0 is None else hidden))
+    return a.new_empty((steps, rows, 4 * hidden)), a.new_empty((*states, hidden)), c
+
+
+@torch.library.register_fake("xaifast::recurrent_relprop")
+def _(z, h, c, w, b, R, R_h, R_c, gate, eps):
+    hidden = h.shape[2]
+    width = hidden if gate == "all" else w.shape[0]
+    R_c0 = z.new_empty((*R_h.shape[:2], 0 if c is None else hidden))
+    return z.new_empty((*R.shape[:3], width)), torch.empty_like(R_h), R_c0
