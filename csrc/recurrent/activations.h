@@ -9,11 +9,14 @@
 
 #include "common/stabilizer.h"
 
+// A loop is vectorized only if everything in it is inlined, and compilers stop at some size.
+#define XAI_ALWAYS_INLINE __attribute__((always_inline)) inline
+
 namespace xaifast {
 
 // exp(x) - 1 = 2^n p + (2^n - 1), p = exp(r) - 1, x = n ln 2 + r, |r| <= ln 2 / 2. Adding kRound
 // rounds to an integer and leaves it in the low bits.
-inline double exp_minus_one(double x) {
+XAI_ALWAYS_INLINE double exp_minus_one(double x) {
   constexpr double kRound = 0x1.8p52;
   x = x < -700.0 ? -700.0 : x;
   x = x > 700.0 ? 700.0 : x;
@@ -37,7 +40,7 @@ inline double exp_minus_one(double x) {
   return scale * p + (scale - 1.0);
 }
 
-inline float exp_minus_one(float x) {
+XAI_ALWAYS_INLINE float exp_minus_one(float x) {
   constexpr float kRound = 0x1.8p23f;
   x = x < -80.0f ? -80.0f : x;
   x = x > 80.0f ? 80.0f : x;
@@ -56,7 +59,7 @@ inline float exp_minus_one(float x) {
 }
 
 template <class C>
-XAI_HOST_DEVICE inline C sigm(C x) {
+XAI_HOST_DEVICE XAI_ALWAYS_INLINE C sigm(C x) {
 #ifdef __CUDA_ARCH__
   return C(1) / (C(1) + exp(-x));
 #else
@@ -65,7 +68,7 @@ XAI_HOST_DEVICE inline C sigm(C x) {
 }
 
 template <class C>
-XAI_HOST_DEVICE inline C tanh_of(C x) {
+XAI_HOST_DEVICE XAI_ALWAYS_INLINE C tanh_of(C x) {
 #ifdef __CUDA_ARCH__
   return tanh(x);
 #else

@@ -14,7 +14,7 @@ struct Shares {
 
 // Table 11.1; z_g and z_s are the pre-activations.
 template <GateRule rule, class C>
-XAI_HOST_DEVICE inline Shares<C> gated_product(C z_g, C z_s, C R, C eps) {
+XAI_HOST_DEVICE XAI_ALWAYS_INLINE Shares<C> gated_product(C z_g, C z_s, C R, C eps) {
   if constexpr (rule == GateRule::kAll) {
     return {C(0), R};
   } else if constexpr (rule == GateRule::kHalf) {
@@ -31,7 +31,8 @@ XAI_HOST_DEVICE inline Shares<C> gated_product(C z_g, C z_s, C R, C eps) {
 
 // c' = f c + i g,   h' = o tanh(c')
 template <class C>
-XAI_HOST_DEVICE inline void lstm_unit(C z_i, C z_f, C z_g, C z_o, C c, C& c_next, C& h_next) {
+XAI_HOST_DEVICE XAI_ALWAYS_INLINE void lstm_unit(C z_i, C z_f, C z_g, C z_o, C c, C& c_next,
+                                                 C& h_next) {
   c_next = sigm(z_f) * c + sigm(z_i) * tanh_of(z_g);
   h_next = sigm(z_o) * tanh_of(c_next);
 }
@@ -39,8 +40,8 @@ XAI_HOST_DEVICE inline void lstm_unit(C z_i, C z_f, C z_g, C z_o, C c, C& c_next
 // From R_h and R_c of the next state: s of the four maps, and R_c of this one. d is z without what
 // the denominators leave out. kAll writes s[2] alone.
 template <GateRule rule, class C>
-XAI_HOST_DEVICE inline void lstm_unit_back(const C (&z)[4], const C (&d)[4], C c, C c_next, C R_h,
-                                           C& R_c, C eps, C (&s)[4]) {
+XAI_HOST_DEVICE XAI_ALWAYS_INLINE void lstm_unit_back(const C (&z)[4], const C (&d)[4], C c,
+                                                      C c_next, C R_h, C& R_c, C eps, C (&s)[4]) {
   const Shares<C> out = gated_product<rule>(z[3], c_next, R_h, eps);
   const C s_c = stabilized_quotient(R_c + out.signal, c_next, eps);
   const Shares<C> in = gated_product<rule>(z[0], z[2], sigm(z[0]) * tanh_of(z[2]) * s_c, eps);
@@ -56,7 +57,8 @@ XAI_HOST_DEVICE inline void lstm_unit_back(const C (&z)[4], const C (&d)[4], C c
 
 // z_n = a_n + r m,   h' = (1 - u) n + u h
 template <class C>
-XAI_HOST_DEVICE inline void gru_unit(const C (&a)[3], const C (&q)[3], C h, C (&z)[4], C& h_next) {
+XAI_HOST_DEVICE XAI_ALWAYS_INLINE void gru_unit(const C (&a)[3], const C (&q)[3], C h, C (&z)[4],
+                                                C& h_next) {
   z[0] = a[0] + q[0];
   z[1] = a[1] + q[1];
   z[2] = a[2] + sigm(z[0]) * q[2];
@@ -66,8 +68,8 @@ XAI_HOST_DEVICE inline void gru_unit(const C (&a)[3], const C (&q)[3], C h, C (&
 
 // From R_h of the next state: s of r, u, n and m, and what h gets without a map.
 template <GateRule rule, class C>
-XAI_HOST_DEVICE inline void gru_unit_back(const C (&z)[4], const C (&d)[4], C h, C h_next, C R_h,
-                                          C& direct, C eps, C (&s)[4]) {
+XAI_HOST_DEVICE XAI_ALWAYS_INLINE void gru_unit_back(const C (&z)[4], const C (&d)[4], C h,
+                                                     C h_next, C R_h, C& direct, C eps, C (&s)[4]) {
   const C s_h = stabilized_quotient(R_h, h_next, eps);
   const Shares<C> fresh =
       gated_product<rule>(-z[1], z[2], sigm(-z[1]) * tanh_of(z[2]) * s_h, eps);  // 1 - u
