@@ -35,7 +35,7 @@ inline void check_width(const char* op, const at::Tensor& a) {
 struct States {
   at::Tensor a, w, b, z, h, c;
   std::int64_t T, N, H;
-  bool lstm;
+  bool lstm, has_bias;
 };
 
 inline States plan_states(const at::Tensor& a, const at::Tensor& w,
@@ -54,7 +54,8 @@ inline States plan_states(const at::Tensor& a, const at::Tensor& w,
   check_recurrent(op, "w", w, a, {rows, s.H});
   check_recurrent(op, "h0", h0, a, {s.N, s.H});
   s.b = at::zeros({rows}, a.options());
-  if (b.has_value() && b->defined()) {
+  s.has_bias = b.has_value() && b->defined();
+  if (s.has_bias) {
     check_recurrent(op, "b", *b, a, {rows});
     s.b = b->contiguous();
   }

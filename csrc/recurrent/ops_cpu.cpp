@@ -32,7 +32,7 @@ void run_states(const States& s, std::int64_t begin, std::int64_t end) {
     at::Tensor z = rows_of(s.z, t, begin, end);
     if (s.lstm) {
       at::addmm_out(z, a, h, w_t);
-      z.add_(s.b);
+      if (s.has_bias) z.add_(s.b);
       lstm_step(in<T>(z), in<T>(rows_of(s.c, t, begin, end)),
                 out<T>(rows_of(s.c, t + 1, begin, end)), out<T>(h_next), rows, s.H);
     } else {

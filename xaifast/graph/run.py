@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 class NodeCall:
     """A node in one run: its facts, and its function with everything but its inputs fixed.
 
-    `reference(node)` is the value of a node in the run of a baseline, where there was one.
+    `kept` is what the node's rule kept when it ran the node itself. `reference(node)` is the value
+    of a node in the run of a baseline, where there was one.
     """
 
     def __init__(
@@ -33,8 +34,10 @@ class NodeCall:
         node: Node,
         lookup: Callable[[Node], Any],
         reference: Callable[[Node], Any] | None = None,
+        kept: Any = None,
     ) -> None:
         self.node = node
+        self.kept = kept
         self.lookup = lookup
         self.reference = reference
         self.layer = node.layer
@@ -52,6 +55,13 @@ class NodeCall:
         """The node's output for other values of the inputs that carry relevance."""
         given = dict(zip(self.node.inputs, inputs, strict=True))
         return self.node.call(lambda n: given[n] if n in given else self.lookup(n))
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """Where the values of a run hold what a node's rule kept."""
+
+    node: Node
 
 
 @dataclass
@@ -115,6 +125,7 @@ class Propagation(nn.Module):
         self.active = self._reaching_output()
         self.gated = self._gated()
         self.fused = self._fused()
+        self.own = {node for node, rule in rules.items() if rule.runs}
         kept = self._kept()
         self.kept = kept
         self.steps = [n for n in graph.nodes if not n.constant and n.kind != "input"]
@@ -243,6 +254,9 @@ class Propagation(nn.Module):
             if node in self.fused and frees is not None:
                 value = node.layer.run(lookup(node.inputs[0]), relu=True, alone=alone)
                 values[node] = values[self.fused[node]] = value
+            elif node not in values and node in self.own and not alone:
+                call = NodeCall(node, lookup)
+                values[node], values[_Kept(node)] = self.rules[node].run(call)  # type: ignore[index]
             elif node not in values:
                 values[node] = self._run_node(node, lookup, alone)
             if frees is not None:
@@ -277,7 +291,11 @@ class Propagation(nn.Module):
                 if node in watch or node.kind in ("input", "source"):
                     found[node] = R
                 if node in self.rules and not (stop and node in stop):
-                    self._hand_down(NodeCall(node, lookup, other), R, values, messages, balances)
+                    kept = values.get(_Kept(node)) if node in self.own else None  # type: ignore[call-overload]
+                    call = NodeCall(node, lookup, other, kept)
+                    self._hand_down(call, R, values, messages, balances)
+            if node in self.own:
+                values.pop(_Kept(node), None)  # type: ignore[call-overload]
             if node.kind != "value":
                 values.pop(node, None)
         return found

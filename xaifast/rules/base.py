@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields, is_dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,10 +25,13 @@ class Rule:
     ----------
     needs_inputs, needs_output : bool
         Whether `propagate` reads them; what no rule reads is not kept.
+    runs : bool
+        Whether `run` takes the place of the operation on the way forward.
     """
 
     needs_inputs: bool = True
     needs_output: bool = True
+    runs: bool = False
 
     def check(self, node: Node) -> str | None:
         """Why this rule cannot be used at a node, or None: asked once, before any work."""
@@ -36,6 +40,10 @@ class Rule:
     def reads(self, node: Node) -> tuple[Node, ...]:
         """Further nodes whose values it asks for, by `node.lookup`."""
         return ()
+
+    def run(self, node: NodeCall) -> tuple[Tensor, Any]:
+        """Return the node's output, and what `propagate` shall find as `node.kept`."""
+        raise NotImplementedError
 
     def passes(self, node: Node) -> bool:
         """Whether the message is handed on as it is."""

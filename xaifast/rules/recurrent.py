@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -216,6 +217,7 @@ class Recurrent(Rule):
     epsilon: float = 1e-3
     bias: bool = True
     needs_output = False
+    runs = True
 
     def __post_init__(self) -> None:
         _check_gate("Recurrent", self.gate)
@@ -235,18 +237,27 @@ class Recurrent(Rule):
     def propagate(self, node, inputs, output, R, balance=None) -> Iterable[Tensor | None]:
         """Run each layer again, keeping its gates, and hand relevance back through time."""
         layout = Layout(node.node)
-        given = dict(zip(node.inputs, inputs, strict=True))
-
-        def value(x):
-            return given[x] if x in given else node.lookup(x)
-
         account = None if balance is None else reference.Absorbed()
-        x, states = value(layout.x), [value(s) for s in layout.states]
-        R_x, R_states = _through_layers(self, layout, value, x, states, R, account)
+        kept = node.kept
+        if kept is None:
+            given = dict(zip(node.inputs, inputs, strict=True))
+            kept = _forward(layout, lambda x: given[x] if x in given else node.lookup(x))
+        R_x, R_states = _through_layers(self, layout, kept, R, account)
         messages = [(layout.x, R_x), *zip(layout.states, R_states, strict=True)]
         if balance is not None and account is not None:
             _settle(balance, account, messages)
         return tuple(message for operand, message in messages if operand.carries)
+
+    def run(self, node):
+        """Run the layers by our own op, which keeps the gates."""
+        layout = Layout(node.node)
+        kept = _forward(layout, node.lookup)
+        last = [run for ways in kept for run in ways]
+        ends = [torch.stack([run.h[-1] for run in last], 1)]
+        if layout.is_lstm:
+            ends.append(torch.stack([run.c[-1] for run in last if run.c is not None], 1))
+        y = [] if layout.is_cell else [_outputs(kept[-1]).transpose(0, 1)]
+        return torch.cat([part.flatten(1) for part in (*y, *ends)], 1), kept
 
 
 def _settle(balance: Balance, account: reference.Absorbed, messages: list) -> None:
@@ -267,34 +278,33 @@ class _Kept:
     c: Tensor | None
 
 
-def _through_layers(rule, layout: Layout, value, x: Tensor, states: list[Tensor], R, account):
+def _through_layers(rule, layout: Layout, kept: list[list[_Kept]], R: Tensor, account):
     """Relevance of x and of the initial states, in their shapes."""
-    batch_first = layout.options[3]
-    if layout.is_cell:
-        x, states = x.unsqueeze(0), [s.unsqueeze(0) for s in states]
-    elif batch_first:
-        x = x.transpose(0, 1)
-    kept = _forward(layout, value, x, states)
-    R_y, R_last = _parts(layout, R, len(x), kept[0][0].h.shape[2], len(states))
+    h, count = kept[0][0].h, len(layout.states)
+    R_y, R_last = _parts(layout, R, len(h) - 1, h.shape[2], count)
     R_first = [torch.zeros_like(s) for s in R_last]
     for i in reversed(range(len(kept))):
         R_below = []
         for d, (run, R_d) in enumerate(zip(kept[i], R_y.chunk(len(kept[i]), -1), strict=True)):
             k = i * len(kept[i]) + d
             R_d = R_d.flip(1) if d else R_d
-            last = [s[:, k] for s in R_last]
-            R_x, first = _back(rule, run, R_d, last, account)
+            R_x, first = _back(rule, run, R_d, [s[:, k] for s in R_last], account)
             R_below.append(R_x.flip(1) if d else R_x)
             for s, f in zip(R_first, first, strict=True):
                 s[:, k] = f
         R_y = sum(R_below[1:], R_below[0])
     if layout.is_cell:
         return R_y[:, 0], [s[:, 0] for s in R_first]
-    return (R_y.transpose(1, 2) if batch_first else R_y), R_first
+    return (R_y.transpose(1, 2) if layout.options[3] else R_y), R_first
 
 
-def _forward(layout: Layout, value, x: Tensor, states: list[Tensor]) -> list[list[_Kept]]:
+def _forward(layout: Layout, value: Callable[[Any], Tensor]) -> list[list[_Kept]]:
     """Run all layers and directions, keeping their pre-activations and states."""
+    x, states = value(layout.x), [value(s) for s in layout.states]
+    if layout.is_cell:
+        x, states = x.unsqueeze(0), [s.unsqueeze(0) for s in states]
+    elif layout.options[3]:
+        x = x.transpose(0, 1)
     kept: list[list[_Kept]] = []
     for i, ways in enumerate(layout.directions(value)):
         runs = []
@@ -302,9 +312,14 @@ def _forward(layout: Layout, value, x: Tensor, states: list[Tensor]) -> list[lis
             start = [s[i * len(ways) + d] for s in states]
             runs.append(_run(weights, x.flip(0) if d else x, start))
         kept.append(runs)
-        outputs = [run.h[1:].flip(0) if d else run.h[1:] for d, run in enumerate(runs)]
-        x = outputs[0] if len(outputs) == 1 else torch.cat(outputs, -1)
+        x = _outputs(runs)
     return kept
+
+
+def _outputs(runs: list[_Kept]) -> Tensor:
+    """What a layer hands on, [T, N, D H]."""
+    outputs = [run.h[1:].flip(0) if d else run.h[1:] for d, run in enumerate(runs)]
+    return outputs[0] if len(outputs) == 1 else torch.cat(outputs, -1)
 
 
 def _run(weights: Direction, x: Tensor, start: list[Tensor]) -> _Kept:
@@ -312,7 +327,10 @@ def _run(weights: Direction, x: Tensor, start: list[Tensor]) -> _Kept:
     is_lstm = len(start) == 2
     if is_lstm and b is not None and b_h is not None:  # both enter the same sum
         b, b_h = b + b_h, None
-    a = torch.nn.functional.linear(x, weights.w_x, b)
+    if x.is_contiguous():
+        a = torch.nn.functional.linear(x, weights.w_x, b)
+    else:  # the batch came first: one product of all rows in that order
+        a = torch.nn.functional.linear(x.transpose(0, 1), weights.w_x, b).transpose(0, 1)
     z, h, c = ops.recurrent_states(a, weights.w_h, b_h, start[0], start[1] if is_lstm else None)
     return _Kept(weights, x, z, h, c if is_lstm else None)
 
