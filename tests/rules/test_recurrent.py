@@ -320,7 +320,42 @@ def test_words_get_relevance_at_their_embedding():
     assert R.abs().amin() > 0
 
 
+class LastOfEach(nn.Module):
+    """Sequences of several lengths, padded; packed or not."""
+
+    def __init__(self, packs: bool) -> None:
+        super().__init__()
+        self.packs, self.rnn = packs, nn.LSTM(3, 4, 2, batch_first=True)
+
+    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+        if self.packs:
+            pack = nn.utils.rnn.pack_padded_sequence
+            x = pack(x, lengths, batch_first=True, enforce_sorted=False)
+            return self.rnn(x)[1][0][-1]
+        return self.rnn(x)[0][torch.arange(len(x)), lengths - 1]
+
+
+@pytest.mark.parametrize("gate", GATES)
+def test_what_lies_behind_the_end_of_a_sequence_gets_nothing(gate):
+    model = randomize(LastOfEach(packs=False).double(), seed=3)
+    x, lengths = torch.randn(3, 6, 3).double(), torch.tensor([4, 6, 1])
+    lrp = LRP(model, composites.Recurrent(gate, EPS))
+    R = lrp.attribute(x, target=1, additional_forward_args=lengths)
+    for n, size in enumerate(lengths.tolist()):
+        alone = LastState(model.rnn)
+        want = LRP(alone, composites.Recurrent(gate, EPS)).attribute(x[n : n + 1, :size], target=1)
+        assert_close(R[n : n + 1, :size], want)
+        assert (R[n, size:] == 0).all()
+
+
 # ---- refusals ----------------------------------------------------------------------------------
+
+
+def test_packed_sequences_are_refused_with_what_to_do():
+    x, lengths = torch.randn(3, 6, 3), torch.tensor([4, 6, 1])
+    lrp = LRP(LastOfEach(packs=True), composites.Recurrent())
+    with pytest.raises(ModelError, match="packs sequences of several lengths"):
+        lrp.attribute(x, target=1, additional_forward_args=lengths)
 
 
 @pytest.mark.filterwarnings("ignore:LSTM with projections")

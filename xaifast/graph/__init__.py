@@ -19,6 +19,7 @@ from .capture import (
     first_line,
     own,
     own_tensors,
+    packs_sequences,
     private_copy,
     quiet,
     ways,
@@ -244,6 +245,13 @@ def _capture(model: nn.Module, args: tuple, explained: int) -> _Canonical:
             reasons.append(f"{name}: computes something else")
         except Exception as error:  # noqa: PERF203
             reasons.append(f"{name}: {first_line(error)}")
+    if packs_sequences(lambda: expected_output(model, args)):
+        raise ModelError(
+            f"{type(model).__name__} packs sequences of several lengths (pack_padded_sequence), "
+            "which cannot be captured as a graph. Run the recurrent layer on the padded batch and "
+            "take the last step of each sequence, y[torch.arange(len(y)), lengths - 1], which in "
+            "one direction gives the same output; then what lies behind its end gets no relevance."
+        )
     raise ModelError(
         f"{type(model).__name__} cannot be captured as a graph that computes what it computes. "
         f"Tried {'; '.join(reasons)}. The model may be random in eval mode (F.dropout without "

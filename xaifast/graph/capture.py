@@ -311,6 +311,23 @@ def fails_itself(model: Any, error: BaseException) -> str:
     )
 
 
+class _Packing(torch.overrides.TorchFunctionMode):
+    """Notices whether sequences are packed."""
+
+    seen = False
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        self.seen |= getattr(func, "__name__", "") == "_pack_padded_sequence"
+        return func(*args, **(kwargs or {}))
+
+
+def packs_sequences(run: Callable[[], object]) -> bool:
+    """Whether a call packs sequences of several lengths, which no graph shows."""
+    with _Packing() as mode:
+        run()
+    return mode.seen
+
+
 def first_line(error: BaseException) -> str:
     """The kind of an error and the first line of its text."""
     lines = [line for line in str(error).splitlines() if line.strip()]

@@ -3,7 +3,8 @@
 The ops take float32, float64, bfloat16 and float16 (the last two computed in float32; those of
 regression and recurrence take the first two), on the CPU and on CUDA, with any strides; another
 dtype is a TypeError. On other devices, and with XAIFAST_REFERENCE=1 in the environment, the same
-formulas run in plain PyTorch. None is differentiable: a call that autograd would record is an error.
+formulas run in plain PyTorch. None is differentiable: a call that autograd would record is an
+error.
 """
 
 from .native import fingerprint as fingerprint
