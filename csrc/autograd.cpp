@@ -33,7 +33,8 @@ TORCH_LIBRARY_IMPL(xaifast, Autograd, m) {
                            "relprop_linear",    "path_points",        "accumulate_rows_",
                            "add_noise",         "occlude_windows",    "scatter_windows",
                            "mask_segments",     "segment_sums",       "weighted_least_squares",
-                           "weighted_lasso",    "recurrent_states",   "recurrent_relprop"}) {
+                           "weighted_lasso",    "recurrent_states",   "recurrent_relprop",
+                           "lstm_path"}) {
     m.impl(name, torch::CppFunction::makeFromBoxedFunction<&not_differentiable>());
   }
 }

@@ -10,6 +10,7 @@ error.
 from .native import fingerprint as fingerprint
 from .native import is_native as is_native
 from .native import packs_weights as packs_weights
+from .paths import lstm_path
 from .recurrent import recurrent_relprop, recurrent_states
 from .regression import weighted_lasso, weighted_least_squares
 from .relevance import (
@@ -37,6 +38,7 @@ __all__ = [
     "add_noise",
     "add_split",
     "backward_product",
+    "lstm_path",
     "mask_segments",
     "multiply_parts",
     "occlude_windows",

@@ -4,6 +4,7 @@ It is the oracle of the tests (in float64) and the kernel on devices that have n
 The names, arguments and letters are those of `xaifast.ops`.
 """
 
+from .paths import lstm_path
 from .recurrent import (
     GATES as GATES,
 )
@@ -44,6 +45,7 @@ __all__ = [
     "add_noise",
     "add_split",
     "backward_product",
+    "lstm_path",
     "mask_segments",
     "multiply_parts",
     "occlude_windows",
