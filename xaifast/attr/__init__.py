@@ -2,6 +2,7 @@
 
 from .base import Attribution, GradientAttribution, PerturbationAttribution
 from .baselines import blur
+from .cell_states import CellStates
 from .deeplift import DeepLift, DeepLiftShap
 from .gradient import InputXGradient, Saliency
 from .gradient_shap import GradientShap
@@ -25,6 +26,7 @@ __all__ = [
     "LRP",
     "RISE",
     "Attribution",
+    "CellStates",
     "Deconvolution",
     "DeepLift",
     "DeepLiftShap",

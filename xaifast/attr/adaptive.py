@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -38,6 +39,8 @@ MOST = 200  # nodes of one sample
 ROUNDING = 1e-12  # of S: gaps below are none
 # Gradients of all nodes are kept until the weights are known: the share of the free memory.
 SHARE = 0.25
+
+Wanted = list[tuple[int, float]]  # (sample, alpha)
 
 
 def check_tolerance(who: str, tolerance: float) -> None:
@@ -90,8 +93,8 @@ class _SamplePath:
                 middles.update((a + b) / 2 for (a, b), gap in pairs if gap >= worst / 2)
         return sorted(middles)
 
-    def integral(self, target: int) -> list[Tensor]:
-        """The averaged gradient at each input."""
+    def weights(self, target: int) -> dict[float, float]:
+        """The weight of each node."""
         weights = dict.fromkeys(self.nodes, 0.0)
         for a, b in self.intervals():
             left, right = self.nodes[a], self.nodes[b]
@@ -99,7 +102,11 @@ class _SamplePath:
             theta = _weight_of_left(left.d[target], right.d[target], slope)
             weights[a] += (b - a) * theta
             weights[b] += (b - a) * (1 - theta)
-        parts = [(w, self.nodes[a].gradients) for a, w in weights.items() if w]
+        return weights
+
+    def integral(self, target: int) -> list[Tensor]:
+        """The averaged gradient at each input."""
+        parts = [(w, self.nodes[a].gradients) for a, w in self.weights(target).items() if w]
         count = len(parts[0][1])
         return [sum(w * g[i][target] for w, g in parts) for i in range(count)]  # type: ignore[misc]
 
@@ -135,35 +142,64 @@ def adaptive_gradients(
     with progress_bar(call.batch, call.who, show) as bar:
         for rows in batches(call.batch, block):
             paths = {n: _SamplePath() for n in range(rows.start, rows.stop)}
-            unmet += _walk(call, model, baseline, tolerance, size, paths)
+
+            def evaluate(wanted: Wanted, paths: dict[int, _SamplePath] = paths) -> None:
+                _evaluate(call, model, baseline, size, wanted, paths)
+
+            unmet += _walk(tolerance, paths, evaluate)
             targets = len(next(iter(paths[rows.start].nodes.values())).S)
             results += [[p.integral(t) for t in range(targets)] for p in paths.values()]
             bar.update(rows.stop - rows.start)
-    if unmet:
-        warnings.warn(
-            f'{call.who}: n_steps="auto" stopped at {MOST} steps for {unmet} of {call.batch} '
-            "samples before the tolerance was met. Raise tolerance, or give n_steps a number.",
-            stacklevel=4,
-        )
+    _warn_unmet(call.who, unmet, call.batch)
     return [
         torch.stack([torch.stack([r[t][i] for r in results]) for t in range(len(results[0]))])
         for i in range(len(call.inputs))
     ]
 
 
-def _walk(
-    call: Call,
-    model: Model,
-    baseline: tuple[Tensor, ...],
+def adaptive_weights(
+    who: str,
+    batch: int,
+    targets: int,
     tolerance: float,
-    size: int | str,
-    paths: dict[int, _SamplePath],
+    evaluate: Callable[[Wanted], list[tuple[list[float], list[float]]]],
+) -> list[tuple[list[float], list[list[float]]]]:
+    """Nodes of each sample and their weights for each target, where gradients need not be kept.
+
+    evaluate : (sample, alpha) pairs -> S and d of all targets, for each pair.
+    """
+    paths = {n: _SamplePath() for n in range(batch)}
+
+    def add(wanted: Wanted) -> None:
+        for (n, alpha), (S, d) in zip(wanted, evaluate(wanted), strict=True):
+            paths[n].nodes[alpha] = _Node(S, d, [])
+
+    _warn_unmet(who, _walk(tolerance, paths, add), batch)
+    found = []
+    for path in paths.values():
+        weights = [path.weights(t) for t in range(targets)]
+        found.append((list(path.nodes), [list(w.values()) for w in weights]))
+    return found
+
+
+def _warn_unmet(who: str, unmet: int, batch: int) -> None:
+    """Say for how many samples the tolerance was not met."""
+    if unmet:
+        warnings.warn(
+            f'{who}: n_steps="auto" stopped at {MOST} steps for {unmet} of {batch} '
+            "samples before the tolerance was met. Raise tolerance, or give n_steps a number.",
+            stacklevel=5,
+        )
+
+
+def _walk(
+    tolerance: float, paths: dict[int, _SamplePath], evaluate: Callable[[Wanted], None]
 ) -> int:
     """Evaluate nodes until all samples meet the tolerance; how many did not."""
     wanted = [(n, alpha) for n in paths for alpha in FIRST]
     unmet: set[int] = set()
     while wanted:
-        _evaluate(call, model, baseline, size, wanted, paths)
+        evaluate(wanted)
         wanted = []
         for n, path in paths.items():
             middles = path.refine(tolerance)
@@ -179,7 +215,7 @@ def _evaluate(
     model: Model,
     baseline: tuple[Tensor, ...],
     size: int | str,
-    wanted: list[tuple[int, float]],
+    wanted: Wanted,
     paths: dict[int, _SamplePath],
 ) -> None:
     """Add nodes to the paths of samples."""

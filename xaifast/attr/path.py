@@ -20,15 +20,17 @@ from .adaptive import adaptive_gradients, check_tolerance
 from .arguments import Call, make_call, plain_mode
 from .base import GradientAttribution, progress_bar
 from .baselines import check_baselines
-from .batching import Need, batches, run_in_batches
+from .batching import Need, batches, check_batch_size, run_in_batches
 from .evaluation import (
     Model,
+    PlainModel,
     check_gradients,
     row_sums,
     rows_at_once,
     scores_of,
     sums_dtype,
 )
+from .lstm_path import LstmFinder, lstm_gradients
 from .quadrature import check_method, check_steps, nodes_and_weights
 
 
@@ -160,6 +162,7 @@ class IntegratedGradients(GradientAttribution):
     ) -> None:
         super().__init__(forward_func, optimize=optimize)
         check_method("IntegratedGradients", "gausslegendre", dialect)
+        self._lstm = LstmFinder(forward_func, optimize)
         self._multiply_by_inputs = multiply_by_inputs
         self.dialect = dialect
 
@@ -244,16 +247,20 @@ class IntegratedGradients(GradientAttribution):
         if not call.batch:
             return call.nothing(return_convergence_delta)
         with plain_mode():
+            check_batch_size(size)
+            auto = tolerance if isinstance(n_steps, str) else None
             steps = 50 if isinstance(n_steps, str) else n_steps
-            model = self._evaluator.model(call, call.batch * steps * len(several))
+            rule = nodes_and_weights(method, steps, self.dialect)
+            rows = call.batch * steps * len(several)
+            lstm = self._lstm.find(call, rows)
+            model = PlainModel(call) if lstm else self._evaluator.model(call, rows)
             results = []
             for baseline in several:
-                if isinstance(n_steps, str):
-                    found = adaptive_gradients(
-                        call, model, baseline, tolerance, size, show_progress
-                    )
+                if lstm is not None:
+                    found = lstm_gradients(call, *lstm, baseline, rule, auto, show_progress)
+                elif auto is not None:
+                    found = adaptive_gradients(call, model, baseline, auto, size, show_progress)
                 else:
-                    rule = nodes_and_weights(method, n_steps, self.dialect)
                     found = sum_along_paths(model, baseline, rule, size, show_progress)
                 results.append(self._scaled(call, baseline, check_gradients(found, name)))
             mean = [sum(parts) / len(several) for parts in zip(*results, strict=True)]
