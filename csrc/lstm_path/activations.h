@@ -6,9 +6,6 @@
 #pragma once
 
 #include <cstdint>
-#include <type_traits>
-
-#include "common/stabilizer.h"
 
 namespace xaifast {
 
@@ -50,7 +47,7 @@ struct Exponential {
 };
 
 template <class T>
-XAI_HOST_DEVICE inline __attribute__((always_inline)) Exponential<T> exponential(T x) {
+inline __attribute__((always_inline)) Exponential<T> exponential(T x) {
   using E = ExpParts<T>;
   x = x < -E::kMost ? -E::kMost : x;
   x = x > E::kMost ? E::kMost : x;
@@ -70,14 +67,14 @@ XAI_HOST_DEVICE inline __attribute__((always_inline)) Exponential<T> exponential
 
 // 1 / (1 + e^-x)
 template <class T>
-XAI_HOST_DEVICE inline __attribute__((always_inline)) T logistic(T x) {
+inline __attribute__((always_inline)) T logistic(T x) {
   const Exponential<T> e = exponential(-x);
   return T(1) / (T(1) + (e.scale * e.p + e.scale));
 }
 
 // sgn(x) (e^2|x| - 1) / (e^2|x| + 1)
 template <class T>
-XAI_HOST_DEVICE inline __attribute__((always_inline)) T hyperbolic_tangent(T x) {
+inline __attribute__((always_inline)) T hyperbolic_tangent(T x) {
   const T size = x < T(0) ? -x : x;
   const Exponential<T> e = exponential(size + size);
   const T less_one = e.scale * e.p + (e.scale - T(1));

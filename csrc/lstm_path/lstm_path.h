@@ -21,6 +21,8 @@
 
 #include <cstdint>
 
+#include "common/stabilizer.h"
+
 namespace xaifast {
 
 // Nodes that go together on the CPU: 128 bytes.
@@ -36,9 +38,13 @@ struct LstmShape {
   std::int64_t nodes;    // K
   std::int64_t segment;  // steps whose gates are kept
 
-  std::int64_t gates() const { return 4 * hidden; }
-  std::int64_t padded() const { return (hidden + kTogether - 1) / kTogether * kTogether; }
-  std::int64_t segments() const { return segment > 0 ? (steps + segment - 1) / segment : 0; }
+  XAI_HOST_DEVICE std::int64_t gates() const { return 4 * hidden; }
+  XAI_HOST_DEVICE std::int64_t padded() const {
+    return (hidden + kTogether - 1) / kTogether * kTogether;
+  }
+  XAI_HOST_DEVICE std::int64_t segments() const {
+    return segment > 0 ? (steps + segment - 1) / segment : 0;
+  }
 };
 
 // One sample.
@@ -54,6 +60,36 @@ struct LstmPath {
   const T* seed_c;           // [M, H], seed_step
   const std::int64_t* step;  // [M], step_step; in [0, T)
   std::int64_t weight_step, seed_step, step_step;
+};
+
+// All samples, dense; each path is cut into parts, whole groups of `lanes` nodes.
+template <class T>
+struct LstmBatch {
+  LstmPath<T> first;  // of sample 0
+  LstmShape shape;
+  bool one_start;  // that serves all samples
+  std::int64_t parts;
+  std::int64_t lanes;
+
+  XAI_HOST_DEVICE LstmPath<T> path(std::int64_t n) const {
+    LstmPath<T> p = first;
+    const std::int64_t row = n * shape.steps * shape.gates();
+    p.start += one_start ? 0 : row;
+    p.change += row;
+    p.alpha += n * shape.nodes;
+    p.weight += n * shape.nodes;
+    p.seed_h += n * shape.hidden;
+    p.seed_c += n * shape.hidden;
+    p.step += n;
+    return p;
+  }
+
+  // The first node of a part.
+  XAI_HOST_DEVICE std::int64_t begin_of(std::int64_t part) const {
+    const std::int64_t groups = (shape.nodes + lanes - 1) / lanes;
+    const std::int64_t k = part * groups / parts * lanes;
+    return k < shape.nodes ? k : shape.nodes;
+  }
 };
 
 // Numbers of workspace.

@@ -4,6 +4,7 @@
 
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/constant_pad_nd.h>
+#include <ATen/ops/sum.h>
 #include <ATen/ops/zeros.h>
 
 #include <algorithm>
@@ -17,6 +18,8 @@ namespace xaifast {
 // Parts of a path, summed apart and then in order: enough for the threads of a machine if there is
 // one sample, and the same for any number of threads.
 inline constexpr std::int64_t kMostParts = 16;
+// Numbers of the sums of parts at a time: 64 MiB.
+inline constexpr std::int64_t kSums = 1 << 23;
 
 // N paths, all tensors dense.
 struct LstmPaths {
@@ -33,34 +36,30 @@ struct LstmPaths {
            shape.nodes == 0;
   }
 
-  // The path of sample n.
   template <class T>
-  LstmPath<T> path(std::int64_t n) const {
+  LstmBatch<T> batch(std::int64_t lanes) const {
     const LstmShape& p = shape;
-    const std::int64_t row = n * p.steps * p.gates();
-    return {in<T>(start) + (start.size(0) == 1 ? 0 : row),
-            in<T>(change) + row,
-            in<T>(w),
-            in<T>(w_t),
-            in<double>(alpha) + n * p.nodes,
-            in<double>(weight) + n * p.nodes,
-            in<T>(seed_h) + n * p.hidden,
-            in<T>(seed_c) + n * p.hidden,
-            in<std::int64_t>(step) + n,
-            samples * p.nodes,
-            samples * p.hidden,
-            samples};
+    const std::int64_t groups = (p.nodes + lanes - 1) / lanes;
+    const LstmPath<T> first{in<T>(start),      in<T>(change),      in<T>(w),
+                            in<T>(w_t),        in<double>(alpha),  in<double>(weight),
+                            in<T>(seed_h),     in<T>(seed_c),      in<std::int64_t>(step),
+                            samples * p.nodes, samples * p.hidden, samples};
+    return {first, p, start.size(0) == 1, std::min(kMostParts, groups), lanes};
   }
 
-  // Parts of each path, for groups of `lanes` nodes.
-  std::int64_t parts(std::int64_t lanes) const {
-    return std::min(kMostParts, (shape.nodes + lanes - 1) / lanes);
-  }
-
-  // The first node of a part.
-  std::int64_t part_begin(std::int64_t part, std::int64_t parts, std::int64_t lanes) const {
-    const std::int64_t groups = (shape.nodes + lanes - 1) / lanes;
-    return std::min(shape.nodes, part * groups / parts * lanes);
+  // Calls f(n, count, sums) for all samples, so many at a time that `sums` [count, parts, M, T, 4H]
+  // is not large, and adds up the parts in order.
+  template <class F>
+  void for_blocks(std::int64_t parts, std::int64_t most, const F& f) const {
+    const std::int64_t size = shape.targets * shape.steps * shape.gates();
+    const std::int64_t count = std::clamp<std::int64_t>(kSums / (parts * size), 1, most);
+    for (std::int64_t n = 0; n < samples; n += count) {
+      const std::int64_t here = std::min(count, samples - n);
+      const at::Tensor sums = at::zeros({here, parts, size}, alpha.options());
+      f(n, here, sums);
+      const at::Tensor total = sums.sum(1).view({here, shape.targets, shape.steps, shape.gates()});
+      G.narrow(1, n, here).copy_(total.transpose(0, 1));
+    }
   }
 };
 

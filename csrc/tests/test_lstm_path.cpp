@@ -1,13 +1,18 @@
 // Native tests of the LSTM path kernel; how they are made: checks.h. The activations meet those of
 // the standard library in the next wider type; the kernel meets central differences of a plain
 // recurrence, and itself with gates that are computed anew.
+#include <barrier>
 #include <cmath>
+#include <deque>
 #include <limits>
 #include <string>
+#include <thread>
+#include <utility>
 #include <vector>
 
 #include "lstm_path/activations.h"
 #include "lstm_path/lstm_path.h"
+#include "lstm_path/lstm_path_steps.h"
 #include "tests/checks.h"
 
 namespace xaifast {
@@ -165,12 +170,88 @@ void test_path(const LstmShape& p) {
   }
 }
 
+// ---- a thread block, played by threads ----------------------------------------------------------
+
+struct PlayedStage {
+  int64_t lanes_, units_;
+  std::barrier<> all;
+  std::deque<std::barrier<>> rows;
+  Doubles shown;
+
+  PlayedStage(int64_t lanes, int64_t units)
+      : lanes_(lanes), units_(units), all(lanes * units), shown(size(lanes * units)) {
+    for (int64_t u = 0; u < units; ++u) rows.emplace_back(lanes);
+  }
+};
+
+struct PlayedBlock {
+  PlayedStage& stage;
+  int64_t lane_, unit_;
+
+  int64_t lane() const { return lane_; }
+  int64_t lanes() const { return stage.lanes_; }
+  int64_t unit() const { return unit_; }
+  int64_t units() const { return stage.units_; }
+  void sync() const { stage.all.arrive_and_wait(); }
+  double add(double x) const {
+    double* row = stage.shown.data() + unit_ * lanes();
+    row[lane_] = x;
+    stage.rows[size(unit_)].arrive_and_wait();
+    double sum = 0;
+    for (int64_t l = 0; l < lanes(); ++l) sum += row[l];
+    stage.rows[size(unit_)].arrive_and_wait();
+    return sum;
+  }
+};
+
+template <class T>
+Result run_block(const Sample<T>& sample, int64_t segment, int64_t lanes, int64_t units) {
+  LstmShape p = sample.p;
+  p.segment = segment;
+  const LstmBatch<T> batch{sample.path(), p, true, 2, lanes};
+  Result r{Doubles(size(p.targets * p.steps * p.gates()), 0.0), poison<double>(p.targets * p.nodes),
+           poison<double>(p.targets * p.nodes)};
+  const LstmPath<T> path = batch.path(0);
+  for (int64_t part = 0; part < batch.parts; ++part) {
+    auto work = poison<T>(lstm_path_work(p, lanes));
+    auto slopes = poison<double>(p.targets * units * lanes);
+    PlayedStage stage(lanes, units);
+    std::vector<std::thread> threads;
+    for (int64_t i = 0; i < lanes * units; ++i) {
+      threads.emplace_back([&, i] {
+        lstm_path_with(PlayedBlock{stage, i % lanes, i / lanes}, batch, path, part, work.data(),
+                       slopes.data(), r.total.data(), r.S.data(), r.slope.data());
+      });
+    }
+    for (auto& thread : threads) thread.join();
+  }
+  return r;
+}
+
+template <class T>
+void test_block(const LstmShape& p) {
+  Sample<T> sample(p);
+  const double allowed = std::is_same_v<T, double> ? 1e-13 : 1e-5;
+  const auto what = label<T>("block", {p.steps, p.hidden, p.targets, p.nodes});
+  const Result want = run(sample, p.steps);
+  for (const int64_t segment : {p.steps, (p.steps + 1) / 2}) {
+    const Result got = run_block(sample, segment, 3, 2);
+    expect(what + " S", got.S, want.S, allowed);
+    expect(what + " slope", got.slope, want.slope, allowed);
+    expect(what + " total", got.total, want.total, allowed);
+  }
+  sample.step[0] = p.steps;  // which is no step
+  const Result got = run_block(sample, p.steps, 3, 2);
+  check(std::isnan(got.S[0]) && std::isnan(got.slope[0]), what + " no such step");
+}
+
 template <class T>
 void test_all() {
   test_activations<T>();
   for (const auto& p : {LstmShape{6, 3, 3, 5, 6}, LstmShape{1, 1, 1, 1, 1},
                         LstmShape{4, 5, 2, 40, 4}, LstmShape{7, 4, 1, 2, 7}}) {
     test_path<T>(p);
+    test_block<T>(p);
   }
 }
 
