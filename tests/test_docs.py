@@ -11,7 +11,7 @@ import pytest
 import xaifast
 
 PUBLIC = ["xaifast"]
-PUBLIC += [f"xaifast.{name}" for name in ("attr", "composites", "rules", "ops", "viz")]
+PUBLIC += [f"xaifast.{name}" for name in ("attr", "cells", "composites", "rules", "ops", "viz")]
 # Where the public names are written down, with their examples.
 SOURCES = [
     "xaifast.catalogue",

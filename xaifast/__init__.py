@@ -18,6 +18,6 @@ def __getattr__(name: str) -> Any:
     """Load what needs the native library when it is first used, so that `xaifast info` can tell."""
     if name in ("Method", "explain", "methods"):
         return getattr(importlib.import_module(".catalogue", __name__), name)
-    if name in ("attr", "composites", "ops", "rules", "viz"):
+    if name in ("attr", "cells", "composites", "ops", "rules", "viz"):
         return importlib.import_module(f".{name}", __name__)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
