@@ -123,8 +123,8 @@ TORCH_LIBRARY(xaifast, m) {
   // ---- LSTM: gradients along a path ------------------------------------------------------------
 
   // One layer whose gates i, f, g, o get start + alpha change + w h; start [N or 1, T, 4H], change
-  // [N, T, 4H], w [4H, H], float32 or float64. A target m of sample n is S = seed_h . h_t + seed_c .
-  // c_t at t = step[m, n]. Returns sum_k weight[m, n, k] dS/d(input of the gates) at alpha[n, k],
+  // [N, T, 4H], w [4H, H], float32 or float64. A target m of sample n is S = seed_h . h_t + seed_c
+  // . c_t at t = step[m, n]. Returns sum_k weight[m, n, k] dS/d(input of the gates) at alpha[n, k],
   // [M, N, T, 4H], and S and dS/dalpha at the nodes, [M, N, K] float64; alpha and weight float64.
   // A step outside [0, T) is an error on the CPU, and NaN on CUDA.
   m.def(

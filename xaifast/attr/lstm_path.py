@@ -40,8 +40,8 @@ TAIL = {
 ZEROS = {aten.zeros, aten.new_zeros, aten.zeros_like}
 MOST_PROBED = 10**7  # numbers of the derivative of all outputs by all states
 BLOCK = 2**23  # numbers of the gradients at the gates, at once
-# Units of a layer. The lead over autograd shrinks with them: 10 times as fast at 10 units, 2.3 at 128,
-# 1.7 at 256 (one core with AVX-512, float32); beyond, nothing was measured.
+# Units of a layer. The lead over autograd shrinks with them: 10 times as fast at 10 units, 2.3 at
+# 128, 1.7 at 256 (one core with AVX-512, float32); beyond, nothing was measured.
 LARGEST = 256
 
 
