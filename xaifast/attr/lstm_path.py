@@ -9,7 +9,6 @@ and, transposed, once to the sum of the gradients (book, 19.2.3):
 
 from __future__ import annotations
 
-import operator
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +18,7 @@ from torch import Tensor, nn
 
 from .. import ops
 from ..errors import ModelError
-from ..graph import model_graph, signature_of, structure_of
+from ..graph import model_graph, recurrent, signature_of, structure_of
 from ..graph.capture import unwrap
 from ..graph.facts import ModelGraph, Node
 from ..graph.weights import Weights
@@ -35,7 +34,7 @@ aten = torch.ops.aten
 # Affine maps of the states that read no other sample; each output must read a single step.
 TAIL = {
     aten.linear, aten.slice, aten.select, aten.squeeze, aten.unsqueeze, aten.transpose,
-    aten.permute, aten.view, aten.reshape, aten.flatten, aten.t,
+    aten.permute, aten.view, aten.reshape, aten.flatten, aten.t, recurrent.part,
 }  # fmt: skip
 ZEROS = {aten.zeros, aten.new_zeros, aten.zeros_like}
 MOST_PROBED = 10**7  # numbers of the derivative of all outputs by all states
@@ -170,14 +169,14 @@ class LstmNetwork:
     def layer(self, x: Tensor, baseline: Tensor) -> Layer:
         """The layer with a path for each sample."""
         value = Weights(self.module).value
-        w_ih, w_hh, *biases = (value(p) for p in self.node.args[2])
+        w_ih, w_hh, *biases = (value(p) for p in self.node.args[3])
         return Layer(w_ih, w_hh, biases[0] + biases[1] if biases else None, x, baseline)
 
     def seeds(self, call: Call) -> Seeds | None:
         """The targets as states; None if one reads several steps."""
         x = call.inputs[0]
         shape = self._head(x[:1], 1)[0].shape[1:]
-        count, (T, H) = shape.numel(), (x.shape[1], self.node.args[2][1].shape[-1])
+        count, (T, H) = shape.numel(), (x.shape[1], self.node.args[3][1].shape[-1])
         if count * T * H > MOST_PROBED:
             return None
         output, states = self._head(x[:1], count + 2)  # row n is for output n
@@ -200,7 +199,7 @@ class LstmNetwork:
         """The output for `rows` rows of states of zeros, and the states y, h and c."""
         value = Weights(self.module).value
         x = x.new_zeros((rows, *x.shape[1:]))
-        H = self.node.args[2][1].shape[-1]
+        H = self.node.args[3][1].shape[-1]
         y = x.new_zeros(rows, x.shape[1], H)
         states = tuple(s.requires_grad_() for s in (y, x.new_zeros(rows, H), x.new_zeros(rows, H)))
         values: dict[Node, Any] = {self.graph.inputs[0]: x}
@@ -212,7 +211,7 @@ class LstmNetwork:
             for node in self.graph.nodes:
                 if node is self.node:
                     y, h, c = states
-                    values[node] = (y if node.args[8] else y.transpose(0, 1), h[None], c[None])
+                    values[node] = torch.cat([y.flatten(1), h, c], 1)
                 elif not node.constant and node.kind != "input":
                     values[node] = node.call(lookup)
         return lookup(self.graph.output), states
@@ -340,7 +339,7 @@ class LstmFinder:
 
 def _only_lstm(graph: ModelGraph) -> Node | None:
     """The node of the LSTM, if what is before it is nothing and what is behind it is affine."""
-    found = [n for n in graph.nodes if n.target is aten.lstm.input]
+    found = [n for n in graph.nodes if n.target is recurrent.lstm]
     if not graph.batched or graph.traced or len(found) != 1 or not _is_plain(found[0]):
         return None
     (lstm,) = found
@@ -351,7 +350,7 @@ def _only_lstm(graph: ModelGraph) -> Node | None:
     for node in graph.nodes[graph.nodes.index(lstm) + 1 :]:
         if not node.carries:
             continue
-        known = node.target is operator.getitem or _packet(node) in TAIL
+        known = _packet(node) in TAIL
         if not known or not set(node.inputs) <= behind or not _constant_weights(node):
             return None
         behind.add(node)
@@ -360,15 +359,18 @@ def _only_lstm(graph: ModelGraph) -> Node | None:
 
 def _is_plain(lstm: Node) -> bool:
     """Whether it has one layer, one direction, no projection, and starts with zeros."""
-    _, initial, weights, biases, layers, _, _, both, _ = lstm.args
+    target, _, initial, weights, options = lstm.args
+    if target is not aten.lstm.input:
+        return False
+    biases, layers, _, _, both, _ = options
     start = all(_packet(s) in ZEROS for s in initial)
     return start and layers == 1 and not both and len(weights) == (4 if biases else 2)
 
 
 def _input_of(lstm: Node) -> list[Node]:
     """The input of the layer, with the transpose before it where the batch is not first."""
-    x = lstm.args[0]
-    return [x] if lstm.args[8] else [x, *x.inputs]
+    x, batch_first = lstm.args[1], lstm.args[4][-1]
+    return [x] if batch_first else [x, *x.inputs]
 
 
 def _swaps_batch(before: list[Node], x: Node) -> bool:
