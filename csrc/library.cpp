@@ -87,8 +87,15 @@ TORCH_LIBRARY(xaifast, m) {
   // out[n, c, m] = sum of x[n, c, p] over the positions p of label m, in float64; x [N, C, ...].
   m.def("segment_sums(Tensor x, Tensor labels, int segments) -> Tensor");
 
-  // ---- recurrent: one layer of an LSTM or GRU in one direction, float32 or float64
-  // ---------------
+  // out[r, p, :] = box[r, start[r] + p - origin[r], :] where that is in the box, else x[start[r] +
+  // p,
+  // :] where that is in the map, else fill; x [*shape, channels] with 1 to 3 axes, box [rows,
+  // *any size, channels], start and origin [axes, rows] int64, out [rows, *size, channels].
+  m.def(
+      "cut_boxes(Tensor x, Tensor? box, Tensor? origin, Tensor start, int[] size, float fill) "
+      "-> Tensor");
+
+  // ---- recurrent: one layer of an LSTM or GRU in one direction, float32 or float64 -----------
 
   // All steps, keeping z [T, N, 4 H] and the states [T + 1, N, H]; an LSTM where c0 is given. a [T,
   // N, 4 H or (GRU) 3 H] is what x adds, b what the recurrent map w adds. Blocks of z: i, f, g, o;

@@ -32,12 +32,14 @@ from .sampling import (
     scatter_windows,
     segment_sums,
 )
+from .windows import cut_boxes
 
 __all__ = [
     "accumulate_rows_",
     "add_noise",
     "add_split",
     "backward_product",
+    "cut_boxes",
     "lstm_path",
     "mask_segments",
     "multiply_parts",
