@@ -230,7 +230,7 @@ class Conv(Layer):
             return w.plain
         place = (self.padding, self.stride, self.dilation, self._groups_for(u), list(u.shape))
         pack = torch.ops.mkldnn._reorder_convolution_weight
-        return w.packed(("forward", u.shape), lambda x: pack(x.contiguous(), *place))
+        return w.packed(("forward", u.shape, *self.padding), lambda x: pack(x.contiguous(), *place))
 
     def _packed_transposed(self, w: Weight, u: Tensor) -> Tensor:
         if not self.packs_for(u):
