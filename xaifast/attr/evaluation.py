@@ -215,18 +215,19 @@ class GraphModel:
         self.entered: dict[Node, Any] = {}
         built.weights.refresh()
 
-    def _arguments(self, inputs: tuple, samples: Tensor | None) -> tuple:
+    def arguments(self, inputs: tuple, samples: Tensor | None) -> tuple:
+        """What the graph is run on: inputs, and the additional arguments for these samples."""
         return to_compute((*inputs, *self.call.extra_rows(samples)))
 
     @torch.no_grad()
     def output(self, inputs: tuple, samples: Tensor | None = None) -> Tensor:
         """What the model returns for some rows."""
-        return check_finite(self.propagation.run_output(self._arguments(inputs, samples)))
+        return check_finite(self.propagation.run_output(self.arguments(inputs, samples)))
 
     @torch.no_grad()
     def enter(self, inputs: tuple, samples: Tensor | None = None) -> list[Tensor]:
         """Run the linear prefix: values of the stations."""
-        self.entered = self.prefix.enter(self._arguments(inputs, samples))
+        self.entered = self.prefix.enter(self.arguments(inputs, samples))
         return [self.entered[s] for s in self.prefix.stations]
 
     def rectified(self) -> list[bool]:

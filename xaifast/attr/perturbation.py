@@ -19,6 +19,7 @@ from .arguments import Call, make_call, plain_mode
 from .base import PerturbationAttribution
 from .baselines import check_baselines
 from .features import Features, check_features
+from .incremental import Local, incremental
 from .path import rows_of
 from .randomness import seed_of
 from .scoring import Scorer, explain_in_blocks, perturbations_at_once, probabilities
@@ -51,8 +52,11 @@ class Source(Protocol):
 
 def mean_scores(scorer: Scorer, source: Source, several: list[tuple[Tensor, ...]]) -> Tensor:
     """Scores [K, L] of all perturbations, averaged over the baselines."""
+    local = incremental(scorer, source) if isinstance(source, Local) else None
     found = [
-        scorer.evaluate(lambda part, b=baseline: source.rows(b, part), source.count)  # type: ignore[misc]
+        local.scores(baseline)
+        if local is not None
+        else scorer.evaluate(lambda part, b=baseline: source.rows(b, part), source.count)  # type: ignore[misc]
         for baseline in several
     ]
     if len(found) == 1:

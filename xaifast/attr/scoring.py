@@ -107,7 +107,9 @@ class Scorer:
         self.initial = self._scores(output, None).flatten()
 
     def _output(self, rows: tuple[Tensor, ...], samples: Tensor | None) -> Tensor:
-        output = self.model.output(rows, samples)
+        return self._changed(self.model.output(rows, samples))
+
+    def _changed(self, output: Tensor) -> Tensor:
         output = output if self.change is None else self.change(output)
         return output.long() if output.dtype == torch.bool else output
 
@@ -155,6 +157,17 @@ class Scorer:
         values = selection.rows_of(rows).values(output)  # [targets, rows]
         batch = len(output) if self.whole else self.call.batch
         return values.unflatten(1, (-1, batch)).movedim(1, 0).flatten(1)
+
+    def put(self, scores: Tensor, rows: Tensor, n: int, output: Tensor) -> None:
+        """Write into scores [K, L] those of some perturbations of sample n, from their output."""
+        output, batch = self._changed(output), self.call.batch
+        if self.call.target is None:
+            values, own = output.reshape(len(rows), -1), scores.view(len(scores), batch, -1)[:, n]
+        else:
+            samples = torch.full((len(rows),), n)
+            values = self.call.selection(self.output_shape).rows_of(samples).values(output).T
+            own = scores.view(len(scores), -1, batch)[:, :, n]
+        own[rows.to(own.device)] = values
 
     def _length(self) -> int:
         length = self.call.batch

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from .. import ops
 from ..errors import describe, wrong_value
+from ..graph.boxes import Span, Spans
 from .features import Features
 from .windows import common_dtype, repeated
 
@@ -64,6 +66,33 @@ class Segments:
         on = torch.ones(part.stop - part.start, self.count, dtype=torch.bool)
         on[torch.arange(len(on)), torch.arange(part.start, part.stop)] = False
         return self.coalitions(baseline, on)
+
+    def spans(self) -> tuple[Spans, tuple[Tensor, ...]] | None:
+        """See `incremental.Local`; a segment is evaluated in the box that holds it."""
+        if len(self.inputs) != 1 or self.inputs[0].dim() < 3 or not self.features.shared:
+            return None
+        labels = self._maps
+        spans, index = [], []
+        for axis, size in enumerate(labels.shape[:-1]):
+            each = labels.movedim(axis, -1)
+            at = torch.arange(size).expand(each.shape).flatten()
+            low = torch.full((self.count,), size).scatter_reduce(0, each.flatten(), at, "amin")
+            high = torch.zeros_like(low).scatter_reduce(0, each.flatten(), at, "amax") + 1
+            (low, high), own = torch.unique(torch.stack([low, high]), dim=1, return_inverse=True)
+            spans.append(Span(low, high))
+            index.append(own)
+        return tuple(spans), tuple(index)
+
+    @cached_property
+    def _maps(self) -> Tensor:
+        """The labels of the one input, for each position [*shape, 1 or channels]."""
+        labels, x = self.features.labels[0][0].cpu(), self.inputs[0]
+        return labels.expand(len(labels), *x.shape[2:]).movedim(0, -1)
+
+    def inside(self, rows: Tensor, origin: Tensor, size: tuple[int, ...]) -> Tensor:
+        """See `incremental.Local`."""
+        labels = ops.cut_boxes(self._maps.double().contiguous(), None, None, origin, size)
+        return labels == rows.view(-1, *[1] * (len(size) + 1))
 
     def spread(self, scores: Tensor, sample: Tensor) -> list[Tensor]:
         """Scores [M, L] on the elements of the features, for each input [L, ...].

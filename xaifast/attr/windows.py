@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice, product
 from typing import Any
 
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from .. import ops
 from ..errors import describe, wrong_type, wrong_value
+from ..graph.boxes import Span, Spans
 
 WINDOWS = (
     "Allowed: a tuple of ints with one for each dimension behind N, (3, 16, 16) for images "
@@ -171,6 +173,12 @@ def repeated(x: Tensor, count: int) -> Tensor:
     return x.repeat(count, *[1] * (x.dim() - 1))
 
 
+def _covers(span: Span, which: Tensor, first: Tensor, count: int) -> Tensor:
+    """Whether an interval covers each of some positions in a row, [intervals, count]."""
+    at = first[:, None] + torch.arange(count)
+    return (at >= span.low[which, None]) & (at < span.high[which, None])
+
+
 class Windows:
     """All windows of some inputs, counted input after input.
 
@@ -203,6 +211,38 @@ class Windows:
         if end < part.stop:
             rows.append(repeated(x, part.stop - end))
         return rows[0] if len(rows) == 1 else torch.cat(rows)
+
+    def spans(self) -> tuple[Spans, tuple[Tensor, ...]] | None:
+        """See `incremental.Local`."""
+        if len(self.grids) != 1 or len(self.grids[0].shape) < 2:
+            return None
+        return tuple(self._along[1:]), self._index[1:]
+
+    @cached_property
+    def _along(self) -> list[Span]:
+        """What the windows cover along each dimension, one position after the other."""
+        grid, spans = self.grids[0], []
+        sizes = zip(grid.shape, grid.window, grid.stride, grid.positions, strict=True)
+        for size, window, stride, count in sizes:
+            low = stride * torch.arange(count)
+            spans.append(Span(low, (low + window).clamp(max=size)))
+        return spans
+
+    @cached_property
+    def _index(self) -> tuple[Tensor, ...]:
+        """The position of each window along each dimension."""
+        return torch.unravel_index(torch.arange(self.count), self.grids[0].positions)
+
+    def inside(self, rows: Tensor, origin: Tensor, size: tuple[int, ...]) -> Tensor:
+        """See `incremental.Local`."""
+        channels, *axes = self._along
+        channel, *index = self._index
+        found = _covers(channels, channel[rows], torch.zeros_like(rows), self.grids[0].shape[0])
+        found = found.view(len(rows), *[1] * len(size), -1)
+        for axis, (span, i, n) in enumerate(zip(axes, index, size, strict=True)):
+            own = _covers(span, i[rows], origin[axis], n)
+            found = found & own.view(len(rows), *[1] * axis, n, *[1] * (len(size) - axis))
+        return found
 
     def spread(self, scores: Tensor, sample: Tensor | None = None) -> list[Tensor]:
         """Scores [K, L] on the elements that the windows cover, for each input [L, ...].

@@ -157,6 +157,7 @@ class Sliding:
         if node.kind == "conv":
             self.layer = copy.copy(node.layer)
             self.layer.padding, self.layer.crop = [0] * len(slides), None
+            self.layer.on_boxes = True
             if self.bias_map is not None:
                 self.layer._b = None
 

@@ -24,7 +24,7 @@ from torch import Tensor
 from .. import ops
 from . import canonize
 from .facts import Node, is_product, nodes_in
-from .weights import Weight, Weights
+from .weights import PACKED, Weight, Weights
 
 aten = torch.ops.aten
 
@@ -171,6 +171,8 @@ class Layer:
 class Conv(Layer):
     """A convolution or transposed convolution in 1 to 3 dimensions."""
 
+    on_boxes = False  # whether it runs on parts of its maps; see boxes.py
+
     def __init__(self, node: Node, weights: Weights) -> None:
         args, target = node.args, node.target
         self.crop: tuple[list[int], list[int]] | None = None  # (starts, sizes) of the outputs
@@ -230,7 +232,10 @@ class Conv(Layer):
             return w.plain
         place = (self.padding, self.stride, self.dilation, self._groups_for(u), list(u.shape))
         pack = torch.ops.mkldnn._reorder_convolution_weight
-        return w.packed(("forward", u.shape, *self.padding), lambda x: pack(x.contiguous(), *place))
+        # Boxes come in many sizes, each a few times in a row and never again.
+        size, keep = (u.shape[1:], 1) if self.on_boxes else (u.shape, PACKED)
+        key = ("forward", size, *self.padding)
+        return w.packed(key, lambda x: pack(x.contiguous(), *place), keep)
 
     def _packed_transposed(self, w: Weight, u: Tensor) -> Tensor:
         if not self.packs_for(u):

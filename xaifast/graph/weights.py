@@ -44,11 +44,11 @@ class Weight:
         self.plain = plain
         self._packed: dict[Any, Tensor] = {}
 
-    def packed(self, key: Any, pack: Callable[[Tensor], Tensor]) -> Tensor:
-        """The copy for `key`, packed at the first call."""
+    def packed(self, key: Any, pack: Callable[[Tensor], Tensor], keep: int = PACKED) -> Tensor:
+        """The copy for `key`, packed at the first call; no more than `keep` are kept."""
         found = self._packed.pop(key, None)
         self._packed[key] = pack(self.plain) if found is None else found  # the last one used
-        if len(self._packed) > PACKED:
+        while len(self._packed) > keep:
             del self._packed[next(iter(self._packed))]
         return self._packed[key]
 

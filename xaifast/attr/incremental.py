@@ -1,0 +1,121 @@
+"""Perturbations that are evaluated only where they change something; see `graph.changes`."""
+
+from __future__ import annotations
+
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from .. import ops
+from ..graph import to_compute
+from ..graph.boxes import Spans, is_map
+from ..graph.changes import Changes, Group
+from .base import progress_bar
+from .batching import Need, rows_that_fit, run_in_batches
+from .evaluation import GraphModel, check_finite
+from .scoring import Scorer
+
+# Worth the while if it costs no more than this part of what whole maps cost.
+WORTH = 0.8
+# What it costs to start an operation on boxes, in multiplications: some 50 microseconds.
+STARTED = 5_000_000
+# Perturbations that share what it costs to read the weights behind the boxes.
+TOGETHER = 64
+
+
+@runtime_checkable
+class Local(Protocol):
+    """Perturbations of one input that each change a part of it."""
+
+    @property
+    def count(self) -> int:
+        """How many there are."""
+
+    def spans(self) -> tuple[Spans, tuple[Tensor, ...]] | None:
+        """The different intervals along each spatial axis, and which of them each one covers.
+
+        None where the input is not one map [N, channels, ...].
+        """
+
+    def inside(self, rows: Tensor, origin: Tensor, size: tuple[int, ...]) -> Tensor:
+        """What some of them change of boxes [axes, rows], as bool [rows, *size, 1 or channels]."""
+
+
+class Incremental:
+    """Evaluates perturbations of the inputs of a call, sample by sample."""
+
+    def __init__(self, scorer: Scorer, source: Local, plan: Changes) -> None:
+        self.scorer, self.source, self.plan = scorer, source, plan
+
+    @property
+    def cost(self) -> float:
+        """What all perturbations of a sample cost, in multiplications."""
+        batches = sum(
+            -(-len(g.members) // self._at_once(g)) * len(g.sizes) for g in self.plan.groups
+        )
+        changes = self.plan.cost * self.source.count
+        return changes + self.plan.full_cost + STARTED * batches
+
+    def _at_once(self, group: Group) -> int:
+        """How many perturbations to evaluate at once: as many as are asked for, or run well."""
+        size, count = self.scorer.size, len(group.members)
+        if size == "auto":
+            x = self.scorer.call.inputs[0]
+            largest = group.largest * (8 if x.dtype == torch.float64 else 4)
+            need = Need(4 * largest, largest)  # what goes in and comes out, and twice that aside
+            size = rows_that_fit(need, x.device, shared=TOGETHER)
+        return -(-count // -(-count // max(1, int(size))))
+
+    @torch.no_grad()
+    def scores(self, baseline: tuple[Tensor, ...]) -> Tensor:
+        """Scores [perturbations, L], as `Scorer.evaluate` returns them."""
+        scorer, call = self.scorer, self.scorer.call
+        found = scorer.initial.new_zeros(self.source.count, len(scorer.initial))
+        x, b = call.inputs[0], baseline[0].to(call.inputs[0].dtype)
+        with progress_bar(call.batch * self.source.count, call.who, scorer.show) as bar:
+            for n in range(call.batch):
+                one = self._arguments(x, n, 1)
+                kept = self.plan.keep(one)
+                pair = (x[n], b[n if len(b) > 1 else 0])
+                for group in self.plan.groups:
+
+                    def work(part: slice, n=n, kept=kept, pair=pair, group=group) -> None:
+                        rows = group.members[part]
+                        box = self._box(group, rows, *pair)
+                        given = self._arguments(x, n, len(rows))
+                        output = self.plan.output(group, rows, box, kept, given)
+                        scorer.put(found, rows, n, check_finite(output))
+                        bar.update(len(rows))
+
+                    size = self._at_once(group)
+                    run_in_batches(len(group.members), size, work, scorer.size == "auto")
+        return found
+
+    def _arguments(self, x: Tensor, n: int, rows: int) -> tuple:
+        return self.scorer.model.arguments((x[n : n + 1],), torch.full((rows,), n))  # type: ignore[union-attr]
+
+    def _box(self, group: Group, rows: Tensor, x: Tensor, baseline: Tensor) -> Tensor:
+        """What the input is in the boxes of some perturbations, [rows, channels, *size]."""
+        entry = self.plan.trace.entry
+        origin, size = self.plan.origin(group, entry, rows), group.sizes[entry]
+        at = origin.to(x.device)
+        old, new = (
+            ops.cut_boxes(v.movedim(0, -1).contiguous(), None, None, at, size)
+            for v in (x, baseline)
+        )
+        inside = self.source.inside(rows, origin, size).to(x.device)
+        return to_compute((torch.where(inside, new, old).movedim(-1, 1),))[0]
+
+
+def incremental(scorer: Scorer, source: Local) -> Incremental | None:
+    """The way to evaluate only what changes, where there is one and it pays."""
+    model, call = scorer.model, scorer.call
+    if not isinstance(model, GraphModel) or scorer.whole or len(call.inputs) != 1:
+        return None
+    entry = model.graph.inputs[0]
+    spans = source.spans() if is_map(entry) and source.count else None
+    if spans is None:
+        return None
+    found = Incremental(scorer, source, Changes(model.propagation, entry, *spans))
+    return found if found.cost <= WORTH * source.count * found.plan.full_cost else None
