@@ -327,6 +327,21 @@ def test_optimize_false_and_functions_run_as_they_are(plans):
     assert not plans
 
 
+def test_the_plan_says_what_runs_on_boxes(monkeypatch):
+    model, x = small(), torch.randn(1, 2, 13, 11).double()
+    plan = Occlusion(model, optimize=True).plan(x, (2, 2, 2), (2, 2, 2)).splitlines()
+    assert plan[0].startswith("42 perturbations in 1 groups, ")
+    (stem,) = (line for line in plan if " stem " in line)
+    assert stem.endswith(" 4 x 13 x 11          boxes 4 x 4")
+    assert plan[-1].endswith(" whole maps")
+    monkeypatch.setattr(incremental, "WORTH", 0.0)
+    assert "boxes would need" in Occlusion(model, optimize=True).plan(x, (2, 2, 2))
+    assert "called as it is" in Occlusion(model, optimize=False).plan(x, (2, 2, 2))
+    flat = prepared(nn.Sequential(nn.Flatten(), nn.Linear(6, 3)))
+    plan = Occlusion(flat, optimize=True).plan(torch.randn(2, 6).double(), (2,))
+    assert plan == "The graph of the model is run on whole maps."
+
+
 def test_training_goes_on(plans):
     model, x = small(), torch.randn(1, 2, 13, 11).double()
     explainer = Occlusion(model, optimize=True)

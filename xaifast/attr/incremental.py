@@ -49,13 +49,13 @@ class Incremental:
         self.scorer, self.source, self.plan = scorer, source, plan
 
     @property
-    def cost(self) -> float:
-        """What all perturbations of a sample cost, in multiplications."""
+    def share(self) -> float:
+        """What the perturbations of a sample cost, as a part of what they cost on whole maps."""
         batches = sum(
             -(-len(g.members) // self._at_once(g)) * len(g.sizes) for g in self.plan.groups
         )
-        changes = self.plan.cost * self.source.count
-        return changes + self.plan.full_cost + STARTED * batches
+        count, whole = self.source.count, self.plan.full_cost
+        return (self.plan.cost * count + whole + STARTED * batches) / (count * whole)
 
     def _at_once(self, group: Group) -> int:
         """How many perturbations to evaluate at once: as many as are asked for, or run well."""
@@ -108,8 +108,8 @@ class Incremental:
         return to_compute((torch.where(inside, new, old).movedim(-1, 1),))[0]
 
 
-def incremental(scorer: Scorer, source: Local) -> Incremental | None:
-    """The way to evaluate only what changes, where there is one and it pays."""
+def _possible(scorer: Scorer, source: Local) -> Incremental | None:
+    """The way to evaluate only what changes, where there is one."""
     model, call = scorer.model, scorer.call
     if not isinstance(model, GraphModel) or scorer.whole or len(call.inputs) != 1:
         return None
@@ -117,5 +117,24 @@ def incremental(scorer: Scorer, source: Local) -> Incremental | None:
     spans = source.spans() if is_map(entry) and source.count else None
     if spans is None:
         return None
-    found = Incremental(scorer, source, Changes(model.propagation, entry, *spans))
-    return found if found.cost <= WORTH * source.count * found.plan.full_cost else None
+    return Incremental(scorer, source, Changes(model.propagation, entry, *spans))
+
+
+def incremental(scorer: Scorer, source: Local) -> Incremental | None:
+    """The same where it pays."""
+    found = _possible(scorer, source)
+    return found if found is not None and found.share <= WORTH else None
+
+
+def describe_plan(scorer: Scorer, source: Local) -> str:
+    """How perturbations are evaluated, in words; with one line per node where that is on boxes."""
+    if not isinstance(scorer.model, GraphModel):
+        return "The model is called as it is, on whole inputs."
+    found = _possible(scorer, source)
+    if found is None:
+        return "The graph of the model is run on whole maps."
+    counts = f"{source.count} perturbations in {len(found.plan.groups)} groups"
+    cost = f"{100 * found.share:.0f} % of what whole maps cost"
+    if found.share > WORTH:
+        return f"The graph of the model is run on whole maps: boxes would need {cost}."
+    return f"{counts}, {cost}\n{found.plan.describe()}"

@@ -19,7 +19,7 @@ from .arguments import Call, make_call, plain_mode
 from .base import PerturbationAttribution
 from .baselines import check_baselines
 from .features import Features, check_features
-from .incremental import Local, incremental
+from .incremental import Local, describe_plan, incremental
 from .path import rows_of
 from .randomness import seed_of
 from .scoring import Scorer, explain_in_blocks, perturbations_at_once, probabilities
@@ -419,3 +419,42 @@ class Occlusion(PerturbationAttribution):
             return explain_in_blocks(
                 self._evaluator, call, count, size, explain, show=show_progress, change=change
             )
+
+    def plan(
+        self,
+        inputs: Tensor | tuple[Tensor, ...],
+        sliding_window_shapes: Any,
+        strides: Any = None,
+        additional_forward_args: Any = None,
+    ) -> str:
+        """Describe how windows are evaluated: on whole inputs, or on boxes of the model's maps.
+
+        Parameters
+        ----------
+        inputs, sliding_window_shapes, strides, additional_forward_args : as in `attribute`.
+
+        Returns
+        -------
+        str
+            Where boxes pay, one line per operation: its map, and the boxes that are recomputed.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If an argument does not fit.
+
+        Examples
+        --------
+        >>> import torch
+        >>> from xaifast import attr
+        >>> attr.Occlusion(lambda x: x.sum((1, 2))).plan(torch.ones(1, 2, 5), (2, 2))
+        'The model is called as it is, on whole inputs.'
+        """
+        name = type(self).__name__
+        call = perturbed_call(name, self.forward_func, inputs, None, additional_forward_args)
+        windows = Windows(
+            check_windows(name, sliding_window_shapes, strides, call.inputs), call.inputs
+        )
+        with plain_mode():
+            model = self._evaluator.model(call, windows.count * call.batch)
+            return describe_plan(Scorer(call, model, "auto"), windows)

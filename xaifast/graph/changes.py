@@ -125,6 +125,21 @@ class Changes:
         total = sum(g.cost * len(g.members) for g in self.groups)
         return total / max(1, len(self.index[0]))
 
+    def describe(self) -> str:
+        """One line for each node: its map, and the least and greatest box in a group."""
+        return "\n".join(self._line(node).rstrip() for node in self.run.steps)
+
+    def _line(self, node: Node) -> str:
+        sizes = [g.sizes[node] for g in self.groups if node in g.sizes]
+        words = "whole maps"
+        if sizes:
+            ends = {min(sizes, key=math.prod): None, max(sizes, key=math.prod): None}
+            words = "boxes " + " to ".join(" x ".join(map(str, n)) for n in ends)
+            if len(sizes) < len(self.groups):
+                words += f", whole maps in {len(self.groups) - len(sizes)} groups"
+        shape = " x ".join(map(str, node.shape))
+        return f"{node.name:26} {node.op:22} {node.module or '-':30} {shape:20} {words}"
+
     def _groups(self, enough: int) -> list[Group]:
         count = len(self.index[0])
         most = max(1, int((count / enough) ** (1 / len(self.index))))
