@@ -22,7 +22,8 @@ struct Line {
 
   T* copy(const T* from, std::int64_t first, std::int64_t last, T* out) const {
     const std::int64_t n = (last - first) * shape.channels;
-    if (n > 0) std::memcpy(out, from + first * shape.channels, n * sizeof(T));
+    const void* begin = from + first * shape.channels;
+    if (n > 0) std::memcpy(static_cast<void*>(out), begin, n * sizeof(T));
     return out + n;
   }
 
