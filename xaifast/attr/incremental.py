@@ -12,7 +12,7 @@ from ..graph import to_compute
 from ..graph.boxes import Spans, is_map
 from ..graph.changes import Changes, Group
 from .base import progress_bar
-from .batching import Need, rows_that_fit, run_in_batches
+from .batching import CPU_BLOCK_FORWARD, FEW_ROWS, Need, rows_in_memory, run_in_batches
 from .evaluation import GraphModel, check_finite
 from .scoring import Scorer
 
@@ -20,7 +20,8 @@ from .scoring import Scorer
 WORTH = 0.8
 # What it costs to start an operation on boxes, in multiplications: some 50 microseconds.
 STARTED = 5_000_000
-# Perturbations that share what it costs to read the weights behind the boxes.
+# So many perturbations share what it costs to read the weights behind the boxes, on the CPU where
+# their largest tensor is no larger than CPU_BLOCK_FORWARD.
 TOGETHER = 64
 
 
@@ -64,7 +65,9 @@ class Incremental:
             x = self.scorer.call.inputs[0]
             largest = group.largest * (8 if x.dtype == torch.float64 else 4)
             need = Need(4 * largest, largest)  # what goes in and comes out, and twice that aside
-            size = rows_that_fit(need, x.device, shared=TOGETHER)
+            size = rows_in_memory(need, x.device)
+            if x.device.type == "cpu":
+                size = min(size, max(FEW_ROWS, min(TOGETHER, CPU_BLOCK_FORWARD // largest)))
         return -(-count // -(-count // max(1, int(size))))
 
     @torch.no_grad()

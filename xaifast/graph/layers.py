@@ -232,9 +232,8 @@ class Conv(Layer):
             return w.plain
         place = (self.padding, self.stride, self.dilation, self._groups_for(u), list(u.shape))
         pack = torch.ops.mkldnn._reorder_convolution_weight
-        # Boxes come in many sizes, each a few times in a row and never again.
-        size, keep = (u.shape[1:], 1) if self.on_boxes else (u.shape, PACKED)
-        key = ("forward", size, *self.padding)
+        # One copy serves batches of any size; boxes come in many sizes, each for a while only.
+        key, keep = ("forward", u.shape[1:], *self.padding), 1 if self.on_boxes else PACKED
         return w.packed(key, lambda x: pack(x.contiguous(), *place), keep)
 
     def _packed_transposed(self, w: Weight, u: Tensor) -> Tensor:
