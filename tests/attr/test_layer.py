@@ -162,7 +162,7 @@ def test_a_function_is_watched_only_while_it_runs():
     torch.testing.assert_close(layer.attribute(x), net.a(x).detach())
     assert not net.a._forward_hooks
     failing = attr.LayerActivation(lambda u: net(u) / 0 + undefined, net.a)  # noqa: F821
-    with pytest.raises(NameError):
+    with pytest.raises(ModelError, match="NameError"):
         failing.attribute(x)
     assert not net.a._forward_hooks
 
