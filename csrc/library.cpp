@@ -87,9 +87,10 @@ TORCH_LIBRARY(xaifast, m) {
   // out[n, c, m] = sum of x[n, c, p] over the positions p of label m, in float64; x [N, C, ...].
   m.def("segment_sums(Tensor x, Tensor labels, int segments) -> Tensor");
 
-  // out[r, p, :] = box[r, start[r] + p - origin[r], :] where that is in the box, else x[start[r] + p,
-  // :] where that is in the map, else fill; x [*shape, channels] with 1 to 3 axes, box [rows, *any
-  // size, channels], start and origin [axes, rows] int64, out [rows, *size, channels].
+  // out[r, p, :] = box[r, start[r] + p - origin[r], :] where that is in the box, else
+  // x[start[r] + p, :] where that is in the map, else fill; x [*shape, channels] with 1 to 3 axes,
+  // box [rows, *any size, channels], start and origin [axes, rows] int64, out [rows, *size,
+  // channels].
   m.def(
       "cut_boxes(Tensor x, Tensor? box, Tensor? origin, Tensor start, int[] size, float fill) "
       "-> Tensor");
