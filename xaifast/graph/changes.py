@@ -13,7 +13,7 @@ one batch. Changes with boxes of like sizes are put into a group.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -352,9 +352,3 @@ class _Batch:
             return self.values[node]
         like = self.boxes[node]
         return like.new_zeros(()).expand(len(self.rows), *node.shape)
-
-
-def batches_of(group: Group, size: int) -> Iterator[Tensor]:
-    """The changes of a group, no more than `size` at once, in batches of like sizes."""
-    count = -(-len(group.members) // max(1, size))
-    yield from group.members.chunk(count)
