@@ -24,7 +24,7 @@ __device__ T dot(const T* x, const T* w, std::int64_t K, std::int64_t columns,
 }
 
 template <class T>
-__global__ void __launch_bounds__(kMaxThreads)
+__global__ void __launch_bounds__(kMaxThreads, 1)
     run_states(const T* a, const T* w_t, const T* b, T* z, T* h, T* c, const SequenceShape p) {
   extern __shared__ unsigned char memory[];
   T* state = reinterpret_cast<T*>(memory);  // h of this step [H]
@@ -63,7 +63,7 @@ __global__ void __launch_bounds__(kMaxThreads)
 }
 
 template <GateRule rule, class T>
-__global__ void __launch_bounds__(kMaxThreads)
+__global__ void __launch_bounds__(kMaxThreads, 1)
     run_relprop(const T* z, const T* h, const T* c, const T* w, const T* b, const T* R, T* R_h,
                 T* R_c, T* s, const SequenceShape p, T eps) {
   extern __shared__ unsigned char memory[];
