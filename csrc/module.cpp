@@ -2,6 +2,10 @@
 #include <pybind11/pybind11.h>
 #include <torch/version.h>
 
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
+
 namespace {
 
 pybind11::dict build_info() {
@@ -28,9 +32,17 @@ pybind11::dict build_info() {
   return info;
 }
 
+void give_back_memory() {
+#ifdef __GLIBC__
+  malloc_trim(0);
+#endif
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_C, m) {
   m.doc() = "Native ops of xaifast (registered with PyTorch as torch.ops.xaifast).";
   m.def("build_info", &build_info, "How this library was built, as a dict of plain values.");
+  m.def("give_back_memory", &give_back_memory,
+        "Return what the C library holds of freed memory, where it can.");
 }

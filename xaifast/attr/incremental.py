@@ -12,7 +12,7 @@ from ..graph import to_compute
 from ..graph.boxes import Spans, is_map
 from ..graph.changes import Changes, Group
 from .base import progress_bar
-from .batching import CPU_BLOCK_FORWARD, FEW_ROWS, Need, rows_in_memory, run_in_batches
+from .batching import FEW_ROWS, Need, rows_in_memory, run_in_batches
 from .evaluation import GraphModel, check_finite
 from .scoring import Scorer
 
@@ -21,8 +21,10 @@ WORTH = 0.8
 # What it costs to start an operation on boxes, in multiplications: some 50 microseconds.
 STARTED = 5_000_000
 # So many perturbations share what it costs to read the weights behind the boxes, on the CPU where
-# their largest tensor is no larger than CPU_BLOCK_FORWARD.
+# their largest tensor is no larger than BLOCK bytes: ResNet-50 runs no faster with twice as much,
+# but needs a third more memory, because blocks of many sizes leave gaps behind.
 TOGETHER = 64
+BLOCK = 8 * 2**20
 
 
 @runtime_checkable
@@ -67,7 +69,7 @@ class Incremental:
             need = Need(4 * largest, largest)  # what goes in and comes out, and twice that aside
             size = rows_in_memory(need, x.device)
             if x.device.type == "cpu":
-                size = min(size, max(FEW_ROWS, min(TOGETHER, CPU_BLOCK_FORWARD // largest)))
+                size = min(size, max(FEW_ROWS, min(TOGETHER, BLOCK // largest)))
         return -(-count // -(-count // max(1, int(size))))
 
     @torch.no_grad()
@@ -93,6 +95,8 @@ class Incremental:
 
                     size = self._at_once(group)
                     run_in_batches(len(group.members), size, work, scorer.size == "auto")
+                    # The next group's blocks have other sizes, and would not fit into the gaps.
+                    ops.give_back_memory()
         return found
 
     def _arguments(self, x: Tensor, n: int, rows: int) -> tuple:

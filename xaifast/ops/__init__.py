@@ -8,6 +8,7 @@ error.
 """
 
 from .native import fingerprint as fingerprint
+from .native import give_back_memory as give_back_memory
 from .native import is_native as is_native
 from .native import packs_weights as packs_weights
 from .paths import lstm_path

@@ -32,6 +32,11 @@ def packs_weights(x: Tensor) -> bool:
     )
 
 
+def give_back_memory() -> None:
+    """Return to the system what the C library holds of freed memory."""
+    _C.give_back_memory()
+
+
 def fingerprint(tensors: list[Tensor]) -> int:
     """Hash a sample of the values of CPU tensors: sees in-place changes that leave no version."""
     on_cpu = [t for t in tensors if t.device.type == "cpu" and t.layout == torch.strided]
