@@ -5,6 +5,7 @@
 #include <ATen/core/Tensor.h>
 #include <c10/util/safe_numerics.h>
 
+#include <algorithm>
 #include <cstdint>
 
 namespace xaifast {
@@ -36,15 +37,31 @@ inline std::int64_t product_of(at::IntArrayRef sizes) {
   return n;
 }
 
-// The same, checked: an error names what would not fit, before anything is allocated.
+// The same, checked: an error names what would not fit, before anything is allocated. The strides
+// of a dense tensor must fit as well, so that a size of 0 hides nothing.
 inline std::int64_t checked_product(const char* op, const char* name, at::IntArrayRef sizes) {
   constexpr std::uint64_t kMax = std::uint64_t{1} << 60;  // 8 bytes each stay below 2^63
   std::uint64_t n = 1;
   bool fits = true;
-  for (const auto s : sizes) fits &= !c10::mul_overflows(n, static_cast<std::uint64_t>(s), &n);
+  for (const auto s : sizes) {
+    fits &= !c10::mul_overflows(n, static_cast<std::uint64_t>(std::max<std::int64_t>(s, 1)), &n);
+  }
   TORCH_CHECK_VALUE(fits && n < kMax, op, ": ", name, " must have less than 2^60 elements, got ",
                     "the sizes ", sizes, "; work on fewer rows at a time");
-  return static_cast<std::int64_t>(n);
+  return product_of(sizes);
+}
+
+// Kernel sizes, strides, paddings or dilations: one for each position dimension, so small that the
+// product of two and a size still fit into 64 bits.
+inline void check_geometry(const char* op, const char* name, at::IntArrayRef list,
+                           std::int64_t dims, std::int64_t least) {
+  constexpr std::int64_t kMost = (std::int64_t{1} << 31) - 1;
+  TORCH_CHECK_VALUE(static_cast<std::int64_t>(list.size()) == dims, op, ": ", name, " must have ",
+                    dims, " values, one for each position dimension, got ", list);
+  for (const auto v : list) {
+    TORCH_CHECK_VALUE(v >= least && v <= kMost, op, ": ", name, " must lie in [", least,
+                      ", 2^31), got ", list);
+  }
 }
 
 // f.operator()<T>() with the kernels' number type for the dtype of x; the 16-bit types are the

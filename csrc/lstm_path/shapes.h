@@ -126,6 +126,9 @@ inline LstmPaths plan_lstm_path(const char* op, const at::Tensor& start, const a
   check_lstm_path(op, start, change, w, alpha, weight, seed_h, seed_c, step);
   const std::int64_t N = change.size(0), T = change.size(1), H = change.size(2) / 4;
   const std::int64_t K = alpha.size(1), M = weight.size(0);
+  const std::int64_t sizes[] = {M, N, T, 4 * H};
+  checked_product(op, "the result", sizes);
+  checked_product(op, "weight", weight.sizes());
   LstmPaths r;
   r.shape = {T, H, M, K, segment_for(T, H, lanes, kept_numbers)};
   r.samples = N;
@@ -138,8 +141,6 @@ inline LstmPaths plan_lstm_path(const char* op, const at::Tensor& start, const a
   r.seed_h = seed_h.contiguous();
   r.seed_c = seed_c.contiguous();
   r.step = step.contiguous();
-  const std::int64_t sizes[] = {M, N, T, 4 * H};
-  checked_product(op, "the result", sizes);
   r.G = at::zeros(sizes, change.options());
   r.S = at::zeros({M, N, K}, r.alpha.options());
   r.slope = at::zeros({M, N, K}, r.alpha.options());

@@ -49,6 +49,7 @@ inline States plan_states(const at::Tensor& a, const at::Tensor& w,
                     ": a must be [T, N, gates x H] with T > 0 and h0 [N, H], got ", a.sizes(),
                     " and ", h0.sizes());
   s.T = a.size(0), s.N = a.size(1), s.H = h0.size(1);
+  checked_product(op, "the result", {s.T + 1, s.N, s.H, 4});
   const std::int64_t rows = (s.lstm ? 4 : 3) * s.H;
   check_recurrent(op, "a", a, a, {s.T, s.N, rows});
   check_recurrent(op, "w", w, a, {rows, s.H});
@@ -106,6 +107,7 @@ inline Relprop plan_relprop(const at::Tensor& z, const at::Tensor& h,
   r.eps = eps;
   r.lstm = c.has_value() && c->defined();
   r.targets = R.size(0), r.T = z.size(0), r.N = z.size(1), r.H = h.size(2);
+  checked_product(op, "the result", {r.targets, r.T + 1, r.N, r.H, 4});
   TORCH_CHECK_VALUE(r.lstm == (R_c.has_value() && R_c->defined()), op,
                     ": c and R_c go together (an LSTM has both, a GRU neither)");
   const std::int64_t rows = (r.lstm ? 4 : 3) * r.H;

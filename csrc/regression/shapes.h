@@ -49,6 +49,8 @@ inline Regression plan_regression(const char* op, const at::Tensor& X, const at:
       ": weight must be [B or 1, S] for y [B, S] ", y.sizes(), ", got ", weight.sizes());
   TORCH_CHECK_VALUE(ridge >= 0 && std::isfinite(ridge), op,
                     ": ridge must be a finite number that is not negative, got ", ridge);
+  checked_product(op, "a design and its factors", {4, X.size(2), S + X.size(2)});
+  checked_product(op, "the coefficients", {B, X.size(2)});
   Regression r;
   r.X = once_if_shared(X);
   r.y = y.contiguous();

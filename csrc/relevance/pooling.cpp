@@ -10,24 +10,28 @@
 namespace xaifast {
 namespace {
 
-// Position in the input of window element j of output o along axis d, or -1 outside.
-inline std::int64_t input_position(const PoolShape& p, int d, std::int64_t o, std::int64_t j) {
-  const std::int64_t i = o * p.stride[d] - p.padding[d] + j * p.dilation[d];
-  return i >= 0 && i < p.in[d] ? i : -1;
+// Elements [begin, end) of window o along axis d that lie in the input, and where element 0 would.
+struct Inside {
+  std::int64_t first, begin, end;
+};
+
+inline Inside inside(const PoolShape& p, int d, std::int64_t o) {
+  const std::int64_t first = o * p.stride[d] - p.padding[d], dilation = p.dilation[d];
+  const std::int64_t before = first < 0 ? (dilation - 1 - first) / dilation : 0;
+  const std::int64_t within = first < p.in[d] ? (p.in[d] - 1 - first) / dilation + 1 : 0;
+  return {first, before, std::min(p.kernel[d], within)};
 }
 
 // Calls f(offset of the input element) for each element of window o, in row-major order.
 template <class F>
 inline void for_each_in_window(const PoolShape& p, const std::int64_t o[3], const F& f) {
-  for (std::int64_t j0 = 0; j0 < p.kernel[0]; ++j0) {
-    const std::int64_t i0 = input_position(p, 0, o[0], j0);
-    if (i0 < 0) continue;
-    for (std::int64_t j1 = 0; j1 < p.kernel[1]; ++j1) {
-      const std::int64_t i1 = input_position(p, 1, o[1], j1);
-      if (i1 < 0) continue;
-      for (std::int64_t j2 = 0; j2 < p.kernel[2]; ++j2) {
-        const std::int64_t i2 = input_position(p, 2, o[2], j2);
-        if (i2 >= 0) f(((i0 * p.in[1] + i1) * p.in[2] + i2) * p.inner);
+  const Inside w0 = inside(p, 0, o[0]), w1 = inside(p, 1, o[1]), w2 = inside(p, 2, o[2]);
+  for (std::int64_t j0 = w0.begin; j0 < w0.end; ++j0) {
+    const std::int64_t i0 = w0.first + j0 * p.dilation[0];
+    for (std::int64_t j1 = w1.begin; j1 < w1.end; ++j1) {
+      const std::int64_t line = (i0 * p.in[1] + w1.first + j1 * p.dilation[1]) * p.in[2];
+      for (std::int64_t j2 = w2.begin; j2 < w2.end; ++j2) {
+        f((line + w2.first + j2 * p.dilation[2]) * p.inner);
       }
     }
   }

@@ -119,17 +119,27 @@ at::Tensor relprop_conv(const at::Tensor& u, const at::Tensor& R, const at::Tens
                         at::IntArrayRef stride, at::IntArrayRef padding, at::IntArrayRef dilation,
                         bool transposed, at::IntArrayRef output_padding, std::int64_t groups,
                         double eps, std::int64_t parts) {
+  constexpr const char* op = "relprop_conv";
+  const std::int64_t dims = u.dim() - 2;
+  TORCH_CHECK_VALUE(dims >= 1, op, ": u must be [N, C, ...], got ", u.sizes());
+  check_geometry(op, "kernel", kernel, dims, 1);
+  check_geometry(op, "stride", stride, dims, 1);
+  check_geometry(op, "padding", padding, dims, 0);
+  check_geometry(op, "dilation", dilation, dims, 1);
+  check_geometry(op, "output_padding", output_padding, dims, 0);
   const bool parts_are_groups = parts == 2 && groups > 1;
   const ConvGeometry g{stride,          padding,        dilation,
                        transposed,      output_padding, groups * (parts_are_groups ? 2 : 1),
                        parts_are_groups};
   const bool given = z.has_value() && z->defined();
+  TORCH_CHECK_VALUE(!given || z->dim() == u.dim(), op, ": z must have the dimensions of u ",
+                    u.sizes(), ", got ", given ? z->sizes() : at::IntArrayRef());
   const at::Tensor zz = given ? *z : convolve(u, w, g);
   const at::Tensor s =
       dense(divide(R, zz, given ? std::nullopt : b, eps, !given), zz.dim(), layout_of(zz));
   const at::Tensor c = convolve_transposed(s, w_t, u.sizes(), kernel, g);
-  TORCH_CHECK_VALUE(c.sizes().slice(1) == u.sizes().slice(1), "relprop_conv: w^T s has shape ",
-                    c.sizes(), " but u has ", u.sizes(), "; check the geometry of the convolution");
+  TORCH_CHECK_VALUE(c.sizes().slice(1) == u.sizes().slice(1), op, ": w^T s has shape ", c.sizes(),
+                    " but u has ", u.sizes(), "; check the geometry of the convolution");
   return with_targets(multiply(u, c, parts), R, u.dim());
 }
 

@@ -5,6 +5,7 @@
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/empty.h>
 
+#include <algorithm>
 #include <optional>
 #include <string_view>
 #include <vector>
@@ -23,6 +24,7 @@ inline std::int64_t count_targets(const char* op, const at::Tensor& R, at::IntAr
                                   const char* shape_of) {
   const auto sizes = R.sizes();
   const bool plain = sizes == shape;
+  checked_product(op, "R", sizes);
   TORCH_CHECK_VALUE(plain || (sizes.size() == shape.size() + 1 && sizes.slice(1) == shape), op,
                     ": R must have the shape of ", shape_of, " ", shape,
                     " or one leading axis of targets more, got ", sizes);
@@ -103,6 +105,7 @@ inline Product plan_product(const at::Tensor& u, const at::Tensor& c, std::int64
   TORCH_CHECK_VALUE(c.dim() == u.dim() && c.sizes().slice(1) == u.sizes().slice(1) &&
                         (n == 0 ? c.size(0) == 0 : c.size(0) % n == 0),
                     op, ": c must be [targets x N, ...] for u ", u.sizes(), ", got ", c.sizes());
+  checked_product(op, "c", c.sizes());
   const auto format = layout_of(u);
   Product p;
   p.u = u.contiguous(format);
@@ -127,6 +130,7 @@ inline Split plan_split(const at::Tensor& a) {
   constexpr const char* op = "split_signs";
   check_dtype(op, "a", a);
   TORCH_CHECK_VALUE(a.dim() >= 2, op, ": a must be [N, C, ...], got ", a.sizes());
+  checked_product(op, "a", a.sizes());
   const auto format = layout_of(a);
   auto sizes = a.sizes().vec();
   sizes[1] *= 2;
@@ -196,14 +200,18 @@ inline Pool plan_pool(const at::Tensor& a, const at::Tensor& R, at::IntArrayRef 
   const auto d = static_cast<std::int64_t>(kernel.size());
   TORCH_CHECK_VALUE(d >= 1 && d <= 3 && a.dim() == d + 2, op, ": a must be [N, C, ...] with ", d,
                     " positions dimensions (one per kernel size, 1 to 3), got ", a.sizes());
-  for (const auto& list : {stride, padding, dilation}) {
-    TORCH_CHECK_VALUE(static_cast<std::int64_t>(list.size()) == d, op,
-                      ": stride, padding and dilation must have ", d, " values each, got ", list);
-  }
+  check_geometry(op, "kernel", kernel, d, 1);
+  check_geometry(op, "stride", stride, d, 1);
+  check_geometry(op, "padding", padding, d, 0);
+  check_geometry(op, "dilation", dilation, d, 1);
   const std::int64_t extra = R.dim() - a.dim();
   TORCH_CHECK_VALUE(
       (extra == 0 || extra == 1) && R.size(extra) == a.size(0) && R.size(extra + 1) == a.size(1),
       op, ": R must be [N, C, ...] or [targets, N, C, ...] for a ", a.sizes(), ", got ", R.sizes());
+  auto sizes = a.sizes().vec();
+  sizes.insert(sizes.begin(), extra == 1 ? R.size(0) : 1);
+  checked_product(op, "the result", sizes);
+  checked_product(op, "R", R.sizes());
   const auto format = layout_of(a);
   const bool last = is_channels_last(format);
   Pool p;
@@ -221,20 +229,19 @@ inline Pool plan_pool(const at::Tensor& a, const at::Tensor& R, at::IntArrayRef 
     p.shape.stride[i] = j < 0 ? 1 : stride[j];
     p.shape.padding[i] = j < 0 ? 0 : padding[j];
     p.shape.dilation[i] = j < 0 ? 1 : dilation[j];
-    TORCH_CHECK_VALUE(p.shape.kernel[i] > 0 && p.shape.stride[i] > 0 && p.shape.dilation[i] > 0 &&
-                          p.shape.padding[i] >= 0,
-                      op,
-                      ": kernel, stride and dilation must be positive and padding not negative,",
-                      " got ", kernel, ", ", stride, ", ", dilation, ", ", padding);
   }
+  std::int64_t window = 1;  // inputs of one, which kernels count in 32 bits
   for (std::int64_t i = 3 - d; i < 3; ++i) {
     const PoolShape& q = p.shape;
+    window *= std::min(q.kernel[i], q.in[i]);
+    TORCH_CHECK_VALUE(window < std::int64_t{1} << 31, op,
+                      ": a window must have less than 2^31 elements, got kernel ", kernel);
     TORCH_CHECK_VALUE(
         is_pool_size(q.in[i], q.out[i], q.kernel[i], q.stride[i], q.padding[i], q.dilation[i]), op,
         ": R ", R.sizes(), " is not the size of a pooling of a ", a.sizes(), " with kernel ",
         kernel, ", stride ", stride, ", padding ", padding, " and dilation ", dilation);
   }
-  auto sizes = a.sizes().vec();
+  sizes.erase(sizes.begin());
   sizes[0] *= p.shape.targets;
   p.r = at::empty(sizes, a.options().memory_format(format));
   return p;
@@ -248,6 +255,7 @@ inline void check_backward_product(const at::Tensor& s, const at::Tensor& w) {
   check_like(op, "w", w, "s", s);
   TORCH_CHECK_VALUE(s.dim() == 2 && w.dim() == 2 && s.size(1) == w.size(0), op,
                     ": s must be [m, K] and w [K, J], got ", s.sizes(), " and ", w.sizes());
+  checked_product(op, "the result", {s.size(0), w.size(1)});
 }
 
 // x is [targets x N, ...]: as the shape of R asked for, with the axis of targets if R had one.

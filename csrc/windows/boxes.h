@@ -5,7 +5,7 @@
 //               fill                               else
 //
 // x [shape, channels], box [rows, changed, channels], out [rows, size, channels]
-// start, origin [axes, rows]     any numbers
+// start, origin [axes, rows]     in [-2^61, 2^61]
 //
 // p counts the positions of a map of three axes; maps of fewer have axes of size 1 before theirs,
 // along which boxes start at 0. Without boxes box and origin are null, and not read. out is

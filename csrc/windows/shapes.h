@@ -30,6 +30,19 @@ inline void check_places(const char* op, const char* name, const at::Tensor& v, 
                     "], got shape ", v.sizes());
 }
 
+// Places are far enough from the ends of int64 that sizes can be added. On the CPU each is checked;
+// CUDA would have to wait for the device, and its kernel reads nothing out of range.
+inline constexpr std::int64_t kFarthest = std::int64_t{1} << 61;
+
+inline void check_near(const char* op, const char* name, const at::Tensor& v) {
+  if (!v.device().is_cpu()) return;
+  const auto* places = in<std::int64_t>(v);
+  for (std::int64_t i = 0; i < v.numel(); ++i) {
+    TORCH_CHECK_VALUE(places[i] >= -kFarthest && places[i] <= kFarthest, op, ": ", name,
+                      " must lie in [-2^61, 2^61], got ", places[i]);
+  }
+}
+
 // Sizes along the last of three axes.
 inline void set_axes(std::int64_t (&to)[kBoxAxes], at::IntArrayRef sizes) {
   std::fill(to, to + kBoxAxes, 1);
@@ -66,6 +79,7 @@ inline Boxes plan_boxes(const at::Tensor& x, const std::optional<at::Tensor>& bo
     set_axes(b.shape.changed, box->sizes().slice(1, axes));
     b.box = box->contiguous();
     b.origin = origin->contiguous();
+    check_near(op, "origin", b.origin);
   }
   std::vector<std::int64_t> sizes{rows};
   sizes.insert(sizes.end(), size.begin(), size.end());
@@ -73,6 +87,7 @@ inline Boxes plan_boxes(const at::Tensor& x, const std::optional<at::Tensor>& bo
   checked_product(op, "the result", sizes);
   b.x = x.contiguous();
   b.start = start.contiguous();
+  check_near(op, "start", b.start);
   b.out = at::empty(sizes, x.options());
   return b;
 }

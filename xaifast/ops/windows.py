@@ -31,7 +31,7 @@ def cut_boxes(
     origin : Tensor [axes, rows] of int64, optional
         Where each changed box begins in the map.
     start : Tensor [axes, rows] of int64
-        Where each box to cut out begins; it may reach beyond the map.
+        Where each box to cut out begins; it may reach beyond the map. Neither is beyond 2^61.
     size : ints, one for each axis
         Its size.
     fill : float, default 0
