@@ -12,9 +12,7 @@ steps on trained networks: evaluations, and the part of f(x) - f(x') that is mis
 
 from __future__ import annotations
 
-import argparse
 import copy
-import json
 import os
 import statistics
 import time
@@ -32,7 +30,8 @@ from xaifast import attr
 
 from . import models, trained
 from .peers import captum
-from .timing import interleave, machine, peak_memory, ratio, table
+from .report import Report, parser
+from .timing import interleave, peak_memory, ratio
 
 HEAD = [
     "model", "method", "ours s", "captum s", "captum's best s", "captum / ours",
@@ -219,32 +218,24 @@ ADAPTIVE_HEAD = [
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--models", nargs="+", choices=models.MODELS, default=["VGG-16", "ResNet-18"]
-    )
-    parser.add_argument("--methods", nargs="+", choices=ROWS, default=list(ROWS))
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--size", type=int, default=224, help="pixels along an edge")
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--adaptive", action="store_true", help='compare n_steps="auto" alone')
-    parser.add_argument("--json", help="also write the results to this file")
-    options = parser.parse_args()
-    about = machine(options.device)
-    print(", ".join(f"{key} {value}" for key, value in about.items()), flush=True)
+    p = parser(__doc__, rounds=5)
+    p.add_argument("--models", nargs="+", choices=models.MODELS, default=["VGG-16", "ResNet-18"])
+    p.add_argument("--methods", nargs="+", choices=ROWS, default=list(ROWS))
+    p.add_argument("--size", type=int, default=224, help="pixels along an edge")
+    p.add_argument("--adaptive", action="store_true", help='compare n_steps="auto" alone')
+    options = p.parse_args()
+    report = Report(options)
     if options.adaptive:
-        print("\n" + table(ADAPTIVE_HEAD, adaptive(64)) + "\n")
+        for row in adaptive(64):
+            report.add(row)
+        report.finish(ADAPTIVE_HEAD)
         return
     warnings.filterwarnings("ignore", module="captum")
-    results = []
     for build in options.models:
         for name in options.methods:
-            results.append(one(build, name, options.rounds, options.device, options.size))
-            print("  ".join(as_row(results[-1])), flush=True)
-    print("\n" + table(HEAD, [as_row(r) for r in results]) + "\n")
-    if options.json:
-        with open(options.json, "w") as file:
-            json.dump({"machine": about, "results": results}, file, indent=1)
+            result = one(build, name, options.rounds, options.device, options.size)
+            report.add(as_row(result), result)
+    report.finish(HEAD)
 
 
 if __name__ == "__main__":

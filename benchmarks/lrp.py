@@ -9,9 +9,7 @@ OMP_WAIT_POLICY=passive keeps two threads from fighting over busy cores.
 
 from __future__ import annotations
 
-import argparse
 import copy
-import json
 import os
 import warnings
 
@@ -24,7 +22,8 @@ from xaifast import composites, rules
 from xaifast.attr import LRP
 
 from . import models, peers
-from .timing import interleave, machine, peak_memory, ratio, table
+from .report import Report, parser
+from .timing import interleave, peak_memory, ratio
 
 LOW, HIGH = -4.0, 4.0
 MODELS = ("VGG-16", "ResNet-50")
@@ -128,35 +127,27 @@ def as_row(result: dict) -> list[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--models", nargs="+", choices=MODELS, default=MODELS)
-    parser.add_argument("--batches", nargs="+", type=int, default=[1, 8])
-    parser.add_argument("--composites", nargs="+", choices=OURS, default=list(OURS))
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--size", type=int, default=224, help="pixels along an edge")
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--json", help="also write the results to this file")
-    options = parser.parse_args()
+    p = parser(__doc__, rounds=7)
+    p.add_argument("--models", nargs="+", choices=MODELS, default=MODELS)
+    p.add_argument("--batches", nargs="+", type=int, default=[1, 8])
+    p.add_argument("--composites", nargs="+", choices=OURS, default=list(OURS))
+    p.add_argument("--size", type=int, default=224, help="pixels along an edge")
+    options = p.parse_args()
     warnings.filterwarnings("ignore", message="Input Tensor 0 did not already require")  # captum
-    about = machine(options.device)
-    print(", ".join(f"{key} {value}" for key, value in about.items()), flush=True)
-    results = []
+    report = Report(options)
     for build in options.models:
         for batch in options.batches:
             for name in options.composites:
                 rounds = options.rounds if batch == 1 else max(3, options.rounds // 2)
-                results.append(one(build, batch, name, rounds, options.device, options.size))
-                print("  ".join(as_row(results[-1])), flush=True)
+                result = one(build, batch, name, rounds, options.device, options.size)
+                report.add(as_row(result), result)
     shares = [many_targets(build, 3, options.device, options.size) for build in options.models]
-    print("\n" + table(HEAD, [as_row(r) for r in results]) + "\n")
+    report.finish(HEAD, targets=shares)
     for share in shares:
         print(
             f"{share['model']}: {share['targets']} targets of one input take "
             f"{share['together / one by one']:.0%} of as many calls (EpsilonPlusFlat)"
         )
-    if options.json:
-        with open(options.json, "w") as file:
-            json.dump({"machine": about, "results": results, "targets": shares}, file, indent=1)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ time is that of one sample times the batch, the difference is the largest to our
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import time
 
@@ -19,7 +18,8 @@ from torch import Tensor, nn
 from xaifast import composites
 from xaifast.attr import LRP
 
-from .timing import interleave, machine, ratio, table
+from .report import Report, parser
+from .timing import interleave, ratio
 
 EPS = 1e-3
 HEAD = ["gate", "ours, ms", "forward, ms", "ours / forward", "numpy / ours", "difference"]
@@ -75,13 +75,11 @@ def numpy_lrp_all(model: LastStep, x: np.ndarray, target: int) -> np.ndarray:
 
 def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    for name, default in (("batch", 64), ("steps", 100), ("hidden", 128), ("rounds", 15)):
-        parser.add_argument(f"--{name}", type=int, default=default)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
+    p = parser(__doc__, rounds=15)
+    for name, default in (("batch", 64), ("steps", 100), ("hidden", 128)):
+        p.add_argument(f"--{name}", type=int, default=default)
+    options = p.parse_args()
+    report = Report(options)
     torch.manual_seed(0)
     model = LastStep(options.hidden, options.hidden).to(options.device).eval()
     x = torch.randn(options.batch, options.steps, options.hidden, device=options.device)
@@ -103,21 +101,19 @@ def main() -> None:
     got = runs["all"]()[0].double().cpu().numpy()
     difference = float(np.abs(got - want).max() / np.abs(want).max())
     seconds = interleave({"forward": forward, **runs}, options.rounds, warm_up=2)
-    rows = []
     for gate in explainers:
         ours = statistics.median(seconds[gate])
         is_all = gate == "all"
-        rows.append([
+        report.add([
             gate, f"{1e3 * ours:.1f}", f"{1e3 * statistics.median(seconds['forward']):.1f}",
             f"{ratio(seconds, gate, 'forward'):.2f}",
             f"{alone * options.batch / ours:.0f}" if is_all else "-",
             f"{difference:.1e}" if is_all else "-",
         ])  # fmt: skip
-    print(", ".join(f"{k}: {v}" for k, v in machine(options.device).items()))
     print(
         f"batch {options.batch}, T {options.steps}, hidden and features {options.hidden}, float32"
     )
-    print(table(HEAD, rows))
+    report.finish(HEAD)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,8 @@ from torch import Tensor, nn
 
 from xaifast.attr import IntegratedGradients
 
-from .timing import interleave, machine, ratio, table
+from .report import Report, parser
+from .timing import interleave, ratio
 
 HEAD = ["batch", "dtype", "ours", "autograd", "autograd / ours", "ours is off by",
         "autograd is off by"]  # fmt: skip
@@ -41,7 +42,7 @@ class Runoff(nn.Module):
 
 def autograd(model: nn.Module, x: Tensor, m: int, rows: int) -> Tensor:
     """Eq. 19.6 by PyTorch alone."""
-    alpha = torch.arange(1, m + 1, dtype=x.dtype) / m
+    alpha = torch.arange(1, m + 1, dtype=x.dtype, device=x.device) / m
     total = []
     for sample in x:
         parts = []
@@ -55,8 +56,8 @@ def autograd(model: nn.Module, x: Tensor, m: int, rows: int) -> Tensor:
 def one(batch: int, dtype: torch.dtype, options: argparse.Namespace) -> list[str]:
     """A row of the table, after a check that the results agree."""
     torch.manual_seed(0)
-    model = Runoff(options.features, options.hidden).eval()
-    x = torch.randn(batch, options.steps, options.features)
+    model = Runoff(options.features, options.hidden).to(options.device).eval()
+    x = torch.randn(batch, options.steps, options.features).to(options.device)
     rule = {"n_steps": options.nodes, "method": "riemann_right"}
     want = IntegratedGradients(model.double()).attribute(x.double(), **rule)
     model, x = model.to(dtype), x.to(dtype)
@@ -80,23 +81,20 @@ def one(batch: int, dtype: torch.dtype, options: argparse.Namespace) -> list[str
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--steps", type=int, default=365)
-    parser.add_argument("--features", type=int, default=5)
-    parser.add_argument("--hidden", type=int, default=10)
-    parser.add_argument("--nodes", type=int, default=1000)
-    parser.add_argument("--batches", nargs="+", type=int, default=[1, 16])
-    parser.add_argument("--rows", type=int, default=250)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--dtypes", nargs="+", default=["float32", "float64"])
-    options = parser.parse_args()
-    print(", ".join(f"{key} {value}" for key, value in machine("cpu").items()), flush=True)
-    rows = []
+    p = parser(__doc__, rounds=3)
+    p.add_argument("--steps", type=int, default=365)
+    p.add_argument("--features", type=int, default=5)
+    p.add_argument("--hidden", type=int, default=10)
+    p.add_argument("--nodes", type=int, default=1000)
+    p.add_argument("--batches", nargs="+", type=int, default=[1, 16])
+    p.add_argument("--rows", type=int, default=250)
+    p.add_argument("--dtypes", nargs="+", default=["float32", "float64"])
+    options = p.parse_args()
+    report = Report(options)
     for name in options.dtypes:
         for batch in options.batches:
-            rows.append(one(batch, getattr(torch, name), options))
-            print("  ".join(rows[-1]), flush=True)
-    print("\n" + table(HEAD, rows))
+            report.add(one(batch, getattr(torch, name), options))
+    report.finish(HEAD)
 
 
 if __name__ == "__main__":

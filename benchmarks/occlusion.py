@@ -10,8 +10,7 @@ before. The difference between the maps is the largest over the largest logit.
 
 from __future__ import annotations
 
-import argparse
-import json
+import math
 import os
 import statistics
 import warnings
@@ -30,7 +29,8 @@ from xaifast.graph.changes import Changes, products_of
 from . import models
 from .attr import image
 from .peers import captum
-from .timing import interleave, machine, peak_memory, ratio, table
+from .report import Report, parser
+from .timing import interleave, peak_memory, ratio
 
 HEAD = [
     "model", "window / step", "windows", "ours s", "whole maps s", "captum s", "captum / ours",
@@ -67,7 +67,9 @@ def products(plan: Changes) -> float:
 
 def limits(explainer: attr.Occlusion, x: Tensor, window: int, step: int) -> tuple[float, float]:
     """How many times fewer multiplications: with the boxes of each window, and those planned."""
-    (built,) = explainer._evaluator._builder._built.values()  # type: ignore[union-attr]
+    built = next(iter(explainer._evaluator._builder._built.values()), None)  # type: ignore[union-attr]
+    if built is None:  # so little work that the model was called as it is
+        return math.nan, math.nan
     propagation = built.propagation
     source = _windows(x, window, step)
     entry = propagation.graph.inputs[0]
@@ -126,28 +128,18 @@ def as_row(r: dict[str, Any]) -> list[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--models", nargs="+", choices=models.MODELS, default=["VGG-16", "ResNet-50"]
-    )
-    parser.add_argument("--windows", nargs="+", type=int, default=[16])
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--size", type=int, default=224, help="pixels along an edge")
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--json", help="also write the results to this file")
-    options = parser.parse_args()
-    about = machine(options.device)
-    print(", ".join(f"{key} {value}" for key, value in about.items()), flush=True)
+    p = parser(__doc__, rounds=3)
+    p.add_argument("--models", nargs="+", choices=models.MODELS, default=["VGG-16", "ResNet-50"])
+    p.add_argument("--windows", nargs="+", type=int, default=[16])
+    p.add_argument("--size", type=int, default=224, help="pixels along an edge")
+    options = p.parse_args()
+    report = Report(options)
     warnings.filterwarnings("ignore", module="captum")
-    results = []
     for build in options.models:
         for window in options.windows:
-            results.append(one(build, window, options.rounds, options.device, options.size))
-            print("  ".join(as_row(results[-1])), flush=True)
-    print("\n" + table(HEAD, [as_row(r) for r in results]) + "\n")
-    if options.json:
-        with open(options.json, "w") as file:
-            json.dump({"machine": about, "results": results}, file, indent=1)
+            result = one(build, window, options.rounds, options.device, options.size)
+            report.add(as_row(result), result)
+    report.finish(HEAD)
 
 
 if __name__ == "__main__":

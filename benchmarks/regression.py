@@ -1,15 +1,15 @@
 """The regression ops against scikit-learn and torch.linalg: python -m benchmarks.regression.
 
 B problems of S binary samples of M features, with one design for all of them or one for each.
-`scikit-learn` is a loop of fits, `lstsq` is torch.linalg.lstsq (gelsy) on the weighted, centred
-problems. GFLOP/s counts what the QR needs, 2 S M^2 for a design and 4 S M for a problem; for the
-lasso, that is its Gram matrix. The difference is the largest one to scikit-learn's coefficients,
-over the largest of them. All run on OMP_NUM_THREADS threads, one by default.
+`scikit-learn` is a loop of fits on the CPU, `lstsq` is torch.linalg.lstsq (gelsy; on CUDA gels) on
+the weighted, centred problems. GFLOP/s counts what the QR needs, 2 S M^2 for a design and 4 S M for
+a problem; for the lasso, that is its Gram matrix. The difference is the largest one to
+scikit-learn's coefficients, over the largest of them. All run on OMP_NUM_THREADS threads, one by
+default.
 """
 
 from __future__ import annotations
 
-import argparse
 import os
 import statistics
 import warnings
@@ -25,7 +25,8 @@ from torch import Tensor
 
 from xaifast import ops
 
-from .timing import interleave, machine, ratio, table
+from .report import Report, parser
+from .timing import interleave, ratio
 
 SIZES = [(25, 16), (200, 50), (1000, 50), (1000, 200)]
 METHODS = {
@@ -46,18 +47,19 @@ HEAD = ["method", "S x M", "B", "design", "ours", "GFLOP/s", "scikit-learn / our
         "difference"]  # fmt: skip
 
 
-def problems(B: int, S: int, M: int, shared: bool) -> tuple[Tensor, Tensor, Tensor]:
+def problems(B: int, S: int, M: int, shared: bool, device: str) -> list[Tensor]:
     """X, y and weight as LIME draws them."""
     generator = torch.Generator().manual_seed(0)
     designs = 1 if shared else B
     X = torch.randint(0, 2, (designs, S, M), generator=generator).double()
     weight = torch.rand(designs, S, generator=generator).double() + 0.05
-    return X, torch.randn(B, S, generator=generator).double(), weight
+    y = torch.randn(B, S, generator=generator).double()
+    return [t.to(device) for t in (X, y, weight)]
 
 
 def scikit_learn(make, X: Tensor, y: Tensor, weight: Tensor) -> np.ndarray:
     """Coefficients, a fit after the other."""
-    Xs, ys, weights = X.numpy(), y.numpy(), weight.numpy()
+    Xs, ys, weights = (t.cpu().numpy() for t in (X, y, weight))
     designs = len(Xs)
     return np.stack([
         make().fit(Xs[b % designs], ys[b], sample_weight=weights[b % designs]).coef_
@@ -70,16 +72,17 @@ def lstsq(X: Tensor, y: Tensor, weight: Tensor) -> Tensor:
     root = weight.sqrt()
     A = root[..., None] * (X - share[:, None] @ X)
     b = root * (y - (share * y).sum(1, keepdim=True))
+    driver = "gels" if X.is_cuda else "gelsy"  # CUDA has no pivoting
     if len(A) < len(b):
-        return torch.linalg.lstsq(A[0], b.T, driver="gelsy").solution.T
-    return torch.linalg.lstsq(A, b[..., None], driver="gelsy").solution
+        return torch.linalg.lstsq(A[0], b.T, driver=driver).solution.T
+    return torch.linalg.lstsq(A, b[..., None], driver=driver).solution
 
 
-def one(method: str, B: int, S: int, M: int, shared: bool, rounds: int) -> list[str]:
+def one(method: str, B: int, S: int, M: int, shared: bool, rounds: int, device: str) -> list[str]:
     """A row of the table, after a check that the results agree."""
     fit, make = METHODS[method]
-    inputs = problems(B, S, M, shared)
-    ours, theirs = fit(*inputs)[0].numpy(), scikit_learn(make, *inputs)
+    inputs = problems(B, S, M, shared, device)
+    ours, theirs = fit(*inputs)[0].cpu().numpy(), scikit_learn(make, *inputs)
     difference = float(np.abs(ours - theirs).max() / np.abs(theirs).max())
     assert difference < 1e-6, difference
     functions = {
@@ -100,21 +103,18 @@ def one(method: str, B: int, S: int, M: int, shared: bool, rounds: int) -> list[
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
-    parser.add_argument("--batches", nargs="+", type=int, default=[1, 8, 64])
-    parser.add_argument("--rounds", type=int, default=7)
-    options = parser.parse_args()
+    p = parser(__doc__, rounds=7)
+    p.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
+    p.add_argument("--batches", nargs="+", type=int, default=[1, 8, 64])
+    options = p.parse_args()
     warnings.simplefilter("ignore")  # those of scikit-learn
-    print(", ".join(f"{key} {value}" for key, value in machine("cpu").items()), flush=True)
-    rows = []
+    report = Report(options)
     for method in options.methods:
         for S, M in SIZES:
             for B in options.batches:
                 for shared in [True, False] if B > 1 else [True]:
-                    rows.append(one(method, B, S, M, shared, options.rounds))
-                    print("  ".join(rows[-1]), flush=True)
-    print("\n" + table(HEAD, rows))
+                    report.add(one(method, B, S, M, shared, options.rounds, options.device))
+    report.finish(HEAD)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ without, by optimize=False), and equal coalitions once. The first call includes 
 
 from __future__ import annotations
 
-import argparse
 import os
 import time
 import warnings
@@ -21,7 +20,8 @@ from torch import Tensor, nn
 from xaifast import attr
 
 from .peers import captum
-from .timing import interleave, machine, peak_memory, ratio, table
+from .report import Report, parser
+from .timing import interleave, peak_memory, ratio
 
 SAMPLES, SIZE = 200, 32
 HEAD = [
@@ -54,10 +54,10 @@ def forward(model: nn.Module, x: Tensor) -> None:
             model(block)
 
 
-def one(method: str, channels: int, batch: int, rounds: int) -> list[str]:
+def one(method: str, channels: int, batch: int, rounds: int, device: str) -> list[str]:
     """Measure one method on one network and batch."""
-    model, mask = network(channels), segments()
-    x = torch.randn(batch, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
+    model, mask = network(channels).to(device), segments().to(device)
+    x = torch.randn(batch, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1)).to(device)
     rows = x.repeat(SAMPLES, 1, 1, 1)
     ours, plain = getattr(attr, method)(model), getattr(attr, method)(model, optimize=False)
     theirs = getattr(captum, method)(model)
@@ -84,20 +84,17 @@ def one(method: str, channels: int, batch: int, rounds: int) -> list[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--channels", nargs="+", type=int, default=[0, 4, 8, 16])
-    parser.add_argument("--batches", nargs="+", type=int, default=[1, 8])
-    parser.add_argument("--rounds", type=int, default=7)
-    options = parser.parse_args()
+    p = parser(__doc__, rounds=7)
+    p.add_argument("--channels", nargs="+", type=int, default=[0, 4, 8, 16])
+    p.add_argument("--batches", nargs="+", type=int, default=[1, 8])
+    options = p.parse_args()
     warnings.filterwarnings("ignore", message="You are providing multiple inputs")
-    print(", ".join(f"{key} {value}" for key, value in machine("cpu").items()), flush=True)
-    rows = [
-        one(method, channels, batch, options.rounds)
-        for channels in options.channels
-        for batch in options.batches
-        for method in ("Lime", "KernelShap")
-    ]
-    print("\n" + table(HEAD, rows) + "\n")
+    report = Report(options)
+    for channels in options.channels:
+        for batch in options.batches:
+            for method in ("Lime", "KernelShap"):
+                report.add(one(method, channels, batch, options.rounds, options.device))
+    report.finish(HEAD)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import datetime
 import gc
+import importlib.metadata
 import platform
 import statistics
 import time
@@ -13,26 +14,54 @@ from collections.abc import Callable
 import torch
 
 Function = Callable[[], object]
+PEERS = ("captum", "zennit", "scikit-learn")
 
 
 def synchronize() -> None:
-    if torch.cuda.is_available():
+    if torch.cuda.is_initialized():
         torch.cuda.synchronize()
 
 
-def interleave(functions: dict[str, Function], rounds: int, warm_up: int = 1) -> dict[str, list]:
-    """Wall seconds of each function, run A B C A B C ... so that other load hits all alike."""
+def seconds_of(run: Function) -> float:
+    """Wall seconds of a call, until the device is done with it."""
+    synchronize()
+    begin = time.perf_counter()
+    run()
+    synchronize()
+    return time.perf_counter() - begin
+
+
+def seconds_of_many(run: Function, times: int, device: str) -> float:
+    """The same for one of so many calls in a row; on CUDA by events, without what launching costs.
+
+    As long as a call takes longer than its launch, that is: the device must not wait.
+    """
+    if device != "cuda":
+        return seconds_of(lambda: [run() for _ in range(times)]) / times
+    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    torch.cuda.synchronize()
+    begin.record()
+    for _ in range(times):
+        run()
+    end.record()
+    torch.cuda.synchronize()
+    return begin.elapsed_time(end) / 1000 / times
+
+
+def interleave(
+    functions: dict[str, Function],
+    rounds: int,
+    warm_up: int = 1,
+    timer: Callable[[Function], float] = seconds_of,
+) -> dict[str, list]:
+    """Seconds of each function, run A B C A B C ... so that other load hits all alike."""
     for _ in range(warm_up):
         for run in functions.values():
             run()
     seconds: dict[str, list[float]] = {name: [] for name in functions}
     for _ in range(rounds):
         for name, run in functions.items():
-            synchronize()
-            begin = time.perf_counter()
-            run()
-            synchronize()
-            seconds[name].append(time.perf_counter() - begin)
+            seconds[name].append(timer(run))
     return seconds
 
 
@@ -49,7 +78,7 @@ def _status(key: str) -> float:
 def peak_memory(run: Function) -> float:
     """MiB that a call needs at its peak, above what was held before."""
     gc.collect()
-    if torch.cuda.is_available():
+    if torch.cuda.is_initialized():
         before = torch.cuda.memory_allocated()
         torch.cuda.reset_peak_memory_stats()
         run()
@@ -68,14 +97,15 @@ def peak_memory(run: Function) -> float:
 
 def machine(device: str) -> dict[str, str]:
     """What the figures belong to."""
-    name = torch.cuda.get_device_name() if device == "cuda" else _processor()
-    return {
+    about = {
         "date": datetime.date.today().isoformat(),
-        "hardware": name,
+        "hardware": torch.cuda.get_device_name() if device == "cuda" else _processor(),
         "threads": str(torch.get_num_threads()),
         "torch": torch.__version__,
         "python": platform.python_version(),
     }
+    installed = {d.metadata["Name"]: d.version for d in importlib.metadata.distributions()}
+    return about | {name: installed[name] for name in PEERS if name in installed}
 
 
 def _processor() -> str:

@@ -17,8 +17,12 @@ struct Inside {
 
 inline Inside inside(const PoolShape& p, int d, std::int64_t o) {
   const std::int64_t first = o * p.stride[d] - p.padding[d], dilation = p.dilation[d];
-  const std::int64_t before = first < 0 ? (dilation - 1 - first) / dilation : 0;
-  const std::int64_t within = first < p.in[d] ? (p.in[d] - 1 - first) / dilation + 1 : 0;
+  std::int64_t before = std::max<std::int64_t>(-first, 0);
+  std::int64_t within = std::max<std::int64_t>(p.in[d] - first, 0);
+  if (dilation != 1) {  // divisions cost more than a small window
+    before = (before + dilation - 1) / dilation;
+    within = (within + dilation - 1) / dilation;
+  }
   return {first, before, std::min(p.kernel[d], within)};
 }
 
