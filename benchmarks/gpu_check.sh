@@ -1,0 +1,37 @@
+#!/usr/bin/env bash
+# Everything to be seen on a machine with a GPU, in under 8 minutes: builds, tests, sanitizes and
+# measures. Goes on where a step fails, and ends with the exit status of each.
+#
+#   bash benchmarks/gpu_check.sh FOLDER       what is measured is written to FOLDER
+#
+# Needs a CUDA PyTorch, nvcc, ninja, pytest and hypothesis; no network.
+set -uo pipefail
+out=$(mkdir -p "${1:?a folder to write to}" && cd "$1" && pwd)
+cd "$(dirname "$0")/.."
+export TORCH_CUDA_ARCH_LIST=${TORCH_CUDA_ARCH_LIST:-9.0}
+summary=()
+
+# step NAME SECONDS COMMAND...: runs it within so many seconds, its output in FOLDER/NAME.log.
+step() {
+  local name=$1 limit=$2 begin=$SECONDS
+  shift 2
+  timeout "$limit" "$@" >"$out/$name.log" 2>&1
+  summary+=("$name: exit status $? after $((SECONDS - begin)) s: $(tail -n 1 "$out/$name.log")")
+  echo "${summary[-1]}"
+}
+
+nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv >"$out/gpu.csv"
+step build 150 pip install --no-build-isolation --no-deps -e .
+step facts 30 python -m xaifast
+step tests 150 python -m pytest -q -x --maxfail=20 tests/ops tests/rules -k cuda
+for tool in memcheck racecheck; do
+  step $tool 45 compute-sanitizer --tool $tool --error-exitcode 1 \
+    python -m pytest -q tests/ops/test_relevance.py tests/ops/test_windows.py -k "cuda and float32"
+done
+step kernels 40 python -m benchmarks.kernels --device cuda --json "$out/kernels.json"
+step lrp 60 python -m benchmarks.lrp --device cuda --batches 1 64 --rounds 3 --json "$out/lrp.json"
+step attr 60 python -m benchmarks.attr --device cuda --rounds 1 --json "$out/attr.json"
+step occlusion 60 python -m benchmarks.occlusion --device cuda --rounds 1 --json "$out/occlusion.json"
+
+printf '\n=== after %s s\n' "$SECONDS"
+printf '%s\n' "${summary[@]}"
