@@ -92,16 +92,20 @@ class Builder:
                 return built
         if not len(args[0]):  # an empty batch has nothing to trace; its graph is that of any other
             args = tuple(_one_sample(x) for x in args)
-        graph = model_graph(self.model, args, explained)
-        weights = Weights(self.model, compute_dtype(self.model, args))
-        weights.watch(graph.paths)
-        attach_layers(graph.nodes, weights)
-        rules = _assign(graph, self.composite)
-        built = Built(Propagation(graph, weights, rules), weights)
+        built = self.anew(args, explained)
+        graph = built.graph
         if len(self._built) >= LIMIT:
             self._built.pop(next(iter(self._built)))
         self._built[structure, explained, graph.rows, signature_of(args, graph.rows)] = built
         return built
+
+    def anew(self, args: tuple, explained: int) -> Built:
+        """Build, and keep nothing of it."""
+        graph = model_graph(self.model, args, explained)
+        weights = Weights(self.model, compute_dtype(self.model, args))
+        weights.watch(graph.paths)
+        attach_layers(graph.nodes, weights)
+        return Built(Propagation(graph, weights, _assign(graph, self.composite)), weights)
 
 
 def _one_sample(x: Any) -> Any:

@@ -20,6 +20,7 @@ from .base import GradientAttribution
 from .batching import check_batch_size
 from .building import Builder, warn_training
 from .evaluation import check_gradients
+from .launch import Captured, Recording, recording
 from .layer import LayerAttribution, LayerGradCam
 from .traversal import Traversal
 
@@ -83,6 +84,48 @@ class _Signal(GradientAttribution):
             )
             found, _, _ = run.all_batches(internal_batch_size)
         return call.result(check_gradients(found, name))
+
+    def core(
+        self,
+        inputs: Tensor | tuple[Tensor, ...],
+        target: Any = None,
+        additional_forward_args: Any = None,
+    ) -> nn.Module:
+        """Record what `attribute` computes as a module to compile or export; see `LRP.core`.
+
+        Examples
+        --------
+        >>> import torch
+        >>> from xaifast import attr
+        >>> net = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.ReLU())
+        >>> x, target = torch.ones(4, 2), torch.tensor([0, 1, 2, 0])
+        >>> attr.GuidedBackprop(net).core(x, target)(x, target).shape
+        torch.Size([4, 2])
+        """
+        return self._recording(inputs, target, additional_forward_args).graph(any_batch=True)
+
+    def capture(
+        self,
+        inputs: Tensor | tuple[Tensor, ...],
+        target: Any = None,
+        additional_forward_args: Any = None,
+    ) -> Captured:
+        """Prepare `attribute` for many calls of the same shapes; see `LRP.capture`.
+
+        Examples
+        --------
+        >>> import torch
+        >>> from xaifast import attr
+        >>> net = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.ReLU())
+        >>> attr.Deconvolution(net).capture(torch.ones(1, 2), 1)(torch.zeros(1, 2), 0).shape
+        torch.Size([1, 2])
+        """
+        return Captured(self._recording(inputs, target, additional_forward_args))
+
+    def _recording(self, inputs: Any, target: Any, additional: Any) -> Recording:
+        make_call(type(self).__name__, self.model, inputs, target, additional)  # its checks
+        warn_training(self.model)
+        return recording(self._builder, inputs, target, additional, "one")
 
 
 class GuidedBackprop(_Signal):

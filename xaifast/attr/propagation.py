@@ -19,6 +19,7 @@ from ..rules import Epsilon
 from .arguments import as_tuple, check_inputs, extra_arguments, plain_mode
 from .batching import check_batch_size
 from .building import Builder, warn_training
+from .launch import Captured, Recording, recording
 from .target import Selection, select
 from .traversal import Traversal, find_layers
 
@@ -273,19 +274,111 @@ class LRP:
             )
         return describe_plan(self.model, self.composite, built.propagation, given[0])
 
+    def core(
+        self,
+        inputs: Tensor | tuple[Tensor, ...],
+        target: Any = None,
+        additional_forward_args: Any = None,
+        *,
+        start: str | Tensor = "output",
+    ) -> nn.Module:
+        """Record what `attribute` computes as a module, for torch.compile or torch.export.
+
+        The module has no Python between its operations, reads the model's parameters where they
+        are (training goes on, and the next call sees it), and checks shapes and dtypes, not values:
+        NaN gives NaN, and so does a target out of range.
+
+        Parameters
+        ----------
+        inputs, target, additional_forward_args, start : as in `attribute`
+            Examples; any batch size goes, if the model and the rules allow it.
+
+        Returns
+        -------
+        torch.nn.Module
+            Takes the tensors among inputs and additional_forward_args, then the target as a tensor
+            of ints, [N] or [N, targets] (places in the flattened output of a sample), or a boolean
+            mask of the output, or the start if that is a tensor. Returns relevance like
+            `attribute`.
+
+        Raises
+        ------
+        ModelError
+            If the model or a rule asks for the value of a tensor.
+        ValueError, TypeError
+            As `attribute`; also for start="log_odds".
+
+        Examples
+        --------
+        >>> import torch
+        >>> from xaifast import attr
+        >>> x, target = torch.ones(2, 3), torch.tensor([0, 1])
+        >>> core = attr.LRP(torch.nn.Linear(3, 2)).core(x, target)
+        >>> program = torch.export.export(core, (x, target))
+        >>> program.module()(x, target).shape
+        torch.Size([2, 3])
+        """
+        return self._recording(inputs, target, additional_forward_args, start).graph(any_batch=True)
+
+    def capture(
+        self,
+        inputs: Tensor | tuple[Tensor, ...],
+        target: Any = None,
+        additional_forward_args: Any = None,
+        *,
+        start: str | Tensor = "output",
+    ) -> Captured:
+        """Prepare `attribute` for many calls of the same shapes; a CUDA graph on CUDA.
+
+        Parameters
+        ----------
+        inputs, target, additional_forward_args, start : as in `attribute`
+            Examples.
+
+        Returns
+        -------
+        Captured
+            A function of inputs, target and additional_forward_args (and start, if that is a
+            tensor) that returns what `attribute` does. Weights that rules derive (W+, folded batch
+            norms) are kept, and derived again when a parameter has changed.
+
+        Raises
+        ------
+        ModelError, ValueError, TypeError
+            As `core`.
+
+        Examples
+        --------
+        >>> import torch
+        >>> from xaifast import attr
+        >>> x = torch.ones(2, 3)
+        >>> explain = attr.LRP(torch.nn.Linear(3, 2)).capture(x, target=0)
+        >>> explain(2 * x, target=[1, 0]).shape
+        torch.Size([2, 3])
+        """
+        return Captured(self._recording(inputs, target, additional_forward_args, start))
+
     def has_convergence_delta(self) -> bool:
         """Whether `attribute` can return a convergence delta: yes (captum's interface)."""
         return True
 
     # -- inside --
 
+    def _recording(self, inputs, target, additional, start) -> Recording:
+        _check_start(start)
+        self._warn()
+        return recording(self._builder, inputs, target, additional, start)
+
+    def _warn(self) -> None:
+        if not self._warned:
+            warn_training(self.model)
+            self._warned = True
+
     def _prepare(self, inputs, target, additional, start, layers) -> Traversal:
         given = as_tuple(inputs)
         batch = check_inputs(given)
         _check_start(start)
-        if not self._warned:
-            warn_training(self.model)
-            self._warned = True
+        self._warn()
         args = (*given, *extra_arguments(additional))
         built = self._builder.build(args, len(given))
         shape = tuple(int(n) for n in built.graph.output.shape)

@@ -109,8 +109,8 @@ class Traversal:
     def _nothing(self, targets: int) -> tuple[tuple, Tensor, dict]:
         """The result for a batch of no samples."""
         empty = tuple(
-            torch.zeros((targets, 0, *self._source(i).shape), device=self.args[i].device)
-            for i in range(self.explained)
+            torch.zeros((targets, 0, *source.shape), device=x.device)
+            for source, x in zip(self._sources(), self.args, strict=False)
         )
         layers = {
             name: [torch.zeros((targets, 0, *n.shape)) for n in nodes]
@@ -130,12 +130,17 @@ class Traversal:
         started, found = propagation(
             args, partial(self._seeds, args, rows), self._watched(), balances
         )
-        relevance = tuple(_found(found, self._source(i), started) for i in range(self.explained))
+        relevance = tuple(_found(found, source, started) for source in self._sources())
         arrived = sum(_sums(R) for R in relevance)
         at_layers = {
             name: [_found(found, n, started) for n in nodes] for name, nodes in self.watch.items()
         }
         return relevance, started - arrived, at_layers
+
+    def _sources(self) -> list[Node]:
+        """Where the relevance of each input ends."""
+        given = self.args[: self.explained]
+        return [source_of(self.built.graph, i, x.dtype) for i, x in enumerate(given)]
 
     def _watched(self) -> list[Node]:
         return [n for nodes in self.watch.values() for n in nodes]
@@ -160,20 +165,21 @@ class Traversal:
                 f"operation that made them is {bad}. Check its parameters and the inputs' scale."
             )
 
-    def _source(self, i: int) -> Node:
-        """Where the relevance of input i ends: at itself, or at its one embedding."""
-        node = self.built.graph.inputs[i]
-        if node.floating:
-            return node
-        sources = [n for n in self.built.graph.nodes if n.kind == "source" and node in n.args]
-        if len(sources) == 1:
-            return sources[0]
-        raise wrong_value(
-            "inputs", "must be floating, or enter exactly one embedding",
-            f"input {i}, of {self.args[i].dtype}, which enters {len(sources)}",
-            "Pass it by additional_forward_args, and ask for the relevance at the embeddings with "
-            "layers=[...].",
-        )  # fmt: skip
+
+def source_of(graph: ModelGraph, i: int, dtype: torch.dtype) -> Node:
+    """Where the relevance of input i ends: at itself, or at its one embedding."""
+    node = graph.inputs[i]
+    if node.floating:
+        return node
+    sources = [n for n in graph.nodes if n.kind == "source" and node in n.args]
+    if len(sources) == 1:
+        return sources[0]
+    raise wrong_value(
+        "inputs", "must be floating, or enter exactly one embedding",
+        f"input {i}, of {dtype}, which enters {len(sources)}",
+        "Pass it by additional_forward_args, and ask for the relevance at the embeddings with "
+        "layers=[...].",
+    )  # fmt: skip
 
 
 def _sums(R: Tensor) -> Tensor:

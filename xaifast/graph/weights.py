@@ -59,6 +59,7 @@ class Weights:
     def __init__(self, model: nn.Module, dtype: torch.dtype | None = None) -> None:
         self.model = model
         self.dtype = dtype  # floating constants are converted to it (None: left as they are)
+        self.leaves: dict[Node, Any] = {}  # what stands for the model's own tensors, if anything
         self._state: tuple | None = None
         self._paths: list[str] = []
         self._values: dict[Node, Any] = {}
@@ -68,22 +69,35 @@ class Weights:
         """Name the parameters on which the values depend."""
         self._paths = sorted(set(paths))
 
+    def state(self) -> tuple[list, list]:
+        """Where the parameters are, and what tells whether their values have changed."""
+        tensors = [read(self.model, path) for path in self._paths]
+        places = [(t.data_ptr(), t.shape, t.stride(), t.dtype, t.device) for t in tensors]
+        # In-place changes through .data leave the version alone: a sample of the values does not.
+        return places, [*map(_version, tensors), ops.fingerprint(tensors)]
+
     def refresh(self) -> None:
         """Forget every value if some parameter has changed since the last call."""
-        tensors = [read(self.model, path) for path in self._paths]
-        # In-place changes through .data leave the version alone: a sample of the values does not.
-        versions = [(t.data_ptr(), _version(t), t.device, t.dtype) for t in tensors]
-        state = (*versions, ops.fingerprint(tensors))
+        state = self.state()
         if state != self._state:
-            self._values.clear()
-            self._derived.clear()
+            self.forget()
             self._state = state
+
+    def forget(self) -> None:
+        """Forget every value."""
+        self._values.clear()
+        self._derived.clear()
+
+    def leaf(self, node: Node) -> Any:
+        """The model's own parameter, buffer or constant."""
+        assert node.leaf is not None  # what has none is computed
+        return read(self.model, node.leaf.path) if node.leaf.path else node.leaf.value
 
     def value(self, node: Node) -> Any:
         """The value of a constant node."""
         if node not in self._values:
             if node.leaf is not None:
-                x = read(self.model, node.leaf.path) if node.leaf.path else node.leaf.value
+                x = self.leaves[node] if node in self.leaves else self.leaf(node)
                 if self.dtype and isinstance(x, Tensor) and x.is_floating_point():
                     x = x.to(self.dtype)
             else:

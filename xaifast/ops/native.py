@@ -6,6 +6,7 @@ import os
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
 
 from .. import build
 
@@ -21,7 +22,7 @@ def is_native(x: Tensor) -> bool:
 
 
 def packs_weights(x: Tensor) -> bool:
-    """Whether convolutions of x may use weights that oneDNN has packed."""
+    """Whether convolutions of x may use weights that oneDNN has packed: not in a recorded graph."""
     return bool(
         is_native(x)
         and x.device.type == "cpu"
@@ -29,6 +30,7 @@ def packs_weights(x: Tensor) -> bool:
         and x.numel() > 0
         and torch.backends.mkldnn.is_available()
         and torch.backends.mkldnn.enabled
+        and not isinstance(x, FakeTensor)
     )
 
 
