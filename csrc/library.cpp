@@ -48,6 +48,16 @@ TORCH_LIBRARY(xaifast, m) {
       "relprop_linear(Tensor u, Tensor R, Tensor w, Tensor? b, Tensor? z, float eps, int parts) "
       "-> Tensor");
 
+  // The same for a convolution, given what contributes: rule 'all' (a w), 'positive' (a w)+,
+  // 'negative' (a w)-, 'box' (a - low_c) w+ + (a - high_c) w-, or 'square' w^2; no a is negative
+  // where `nonnegative` is set. w_t is w with both kinds of channels exchanged within the groups,
+  // if it is known already. kernel 'library' composes relprop_conv; on CUDA also 'tiles' (float32),
+  // 'tensor_cores' (float32 is rounded to tf32), 'pixels' (first layers) and 'naive'.
+  m.def(
+      "zplus_conv(Tensor a, Tensor R, Tensor w, Tensor? w_t, Tensor? b, int[] stride, "
+      "int[] padding, int[] dilation, int groups, str rule, float[] low, float[] high, "
+      "bool nonnegative, float eps, str kernel) -> Tensor");
+
   // The many inputs of methods that see a model as a function, and their results. A batch of R rows
   // is made of samples of x [N, ...]: row r belongs to n = sample[r]. The baseline x' [N or 1, ...]
   // and x have the same trailing dimensions, any number of them.

@@ -7,6 +7,7 @@ formulas run in plain PyTorch. None is differentiable: a call that autograd woul
 error.
 """
 
+from .convolution import zplus_conv
 from .native import fingerprint as fingerprint
 from .native import give_back_memory as give_back_memory
 from .native import is_native as is_native
@@ -57,4 +58,5 @@ __all__ = [
     "stabilized_divide",
     "weighted_lasso",
     "weighted_least_squares",
+    "zplus_conv",
 ]

@@ -4,6 +4,7 @@ It is the oracle of the tests (in float64) and the kernel on devices that have n
 The names, arguments and letters are those of `xaifast.ops`.
 """
 
+from .convolution import zplus_conv
 from .paths import lstm_path
 from .recurrent import (
     GATES as GATES,
@@ -64,4 +65,5 @@ __all__ = [
     "stabilized_divide",
     "weighted_lasso",
     "weighted_least_squares",
+    "zplus_conv",
 ]
