@@ -67,7 +67,9 @@ struct PixelBlock {
       team.sync();
       load_weights(tap, unit);
       team.sync();
-      team.each([&](int thread, auto& r) { add_taps(block * K::kThreads + thread, tap, r.z); });
+      team.each([&](int thread, auto& r) {
+        add_taps(static_cast<int>(block) * K::kThreads + thread, static_cast<int>(tap), r.z);
+      });
     }
     team.each([&](int thread, auto& r) {
       const std::int64_t position = block * K::kThreads + thread;
@@ -81,20 +83,24 @@ struct PixelBlock {
     });
   }
 
-  XAI_HOST_DEVICE void add_taps(std::int64_t position, std::int64_t tap,
-                                float (&z)[K::kUnits]) const {
-    const std::int64_t o1 = position % p.out[1], row = position / p.out[1], o0 = row % p.out[0];
-    const std::int64_t n = row / p.out[0];
+  XAI_HOST_DEVICE void add_taps(int position, int tap, float (&z)[K::kUnits]) const {
+    const int out0 = static_cast<int>(p.out[0]), out1 = static_cast<int>(p.out[1]);
+    const int width = static_cast<int>(p.kernel[1]), channels = static_cast<int>(p.channels);
+    const int row = position / out1, n = row / out0;
     if (n >= p.batch) return;
+    const int start0 =
+        (row - n * out0) * static_cast<int>(p.stride[0]) - static_cast<int>(p.padding[0]);
+    const int start1 =
+        (position - row * out1) * static_cast<int>(p.stride[1]) - static_cast<int>(p.padding[1]);
     XAI_NO_UNROLL
     for (int q = 0; q < K::kTaps && tap + q < p.taps(); ++q) {
-      const std::int64_t k0 = (tap + q) / p.kernel[1], k1 = tap + q - k0 * p.kernel[1];
-      const std::int64_t i0 = o0 * p.stride[0] - p.padding[0] + k0 * p.dilation[0];
-      const std::int64_t i1 = o1 * p.stride[1] - p.padding[1] + k1 * p.dilation[1];
+      const int k0 = (tap + q) / width, k1 = tap + q - k0 * width;
+      const int i0 = start0 + k0 * static_cast<int>(p.dilation[0]);
+      const int i1 = start1 + k1 * static_cast<int>(p.dilation[1]);
       if (i0 < 0 || i0 >= p.in[0] || i1 < 0 || i1 >= p.in[1]) continue;
-      const T* a = x.a + ((n * p.in[0] + i0) * p.in[1] + i1) * p.channels;
+      const T* a = x.a + ((n * p.in[0] + i0) * p.in[1] + i1) * channels;
       XAI_NO_UNROLL
-      for (int c = 0; c < p.channels; ++c) {
+      for (int c = 0; c < channels; ++c) {
         const float ac = widen<T>(a[c]);
         const float u0 = input_term(p, 0, c, ac), u1 = input_term(p, 1, c, ac);
         XAI_UNROLL(K::kUnits)

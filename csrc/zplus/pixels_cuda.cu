@@ -6,6 +6,8 @@
 namespace xaifast {
 namespace {
 
+constexpr int kResident = 8;  // blocks that shall fit into one multiprocessor: bounds the registers
+
 template <class Registers>
 struct PixelTeam {
   Registers r;
@@ -18,7 +20,7 @@ struct PixelTeam {
 };
 
 template <class T>
-__global__ void __launch_bounds__(PixelTraits::kThreads)
+__global__ void __launch_bounds__(PixelTraits::kThreads, kResident)
     divide_pixels(const __grid_constant__ ConvShape p, const __grid_constant__ ConvTensors<T> x,
                   double eps) {
   __shared__ PixelWeights weights;
@@ -28,7 +30,7 @@ __global__ void __launch_bounds__(PixelTraits::kThreads)
 }
 
 template <class T>
-__global__ void __launch_bounds__(PixelTraits::kThreads)
+__global__ void __launch_bounds__(PixelTraits::kThreads, kResident)
     multiply_pixels(const __grid_constant__ ConvShape p, const __grid_constant__ ConvTensors<T> x,
                     int tiles0, int tiles1) {
   __shared__ PixelWeights weights;

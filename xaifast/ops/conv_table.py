@@ -1,7 +1,7 @@
 """Which convolutions run on a CUDA kernel of ours: those it was measured to be faster on.
 
-Everything else goes to the library (cuDNN through PyTorch, and our elementwise kernels between).
-`python -m benchmarks.fit_conv`, run on a GPU, measures both and prints the entries of FASTER.
+Everything else goes to the library (cuDNN through PyTorch, and our elementwise kernels between). An
+entry comes from a measurement of both on a GPU, never from a guess; there is none yet.
 """
 
 from __future__ import annotations
