@@ -21,17 +21,17 @@ step() {
 }
 
 nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv >"$out/gpu.csv"
-step build 150 pip install --no-build-isolation --no-deps -e .
-step facts 30 python -m xaifast
-step tests 150 python -m pytest -q -x --maxfail=20 tests/ops tests/rules -k cuda
+step build 120 pip install --no-build-isolation --no-deps -e .
+step facts 15 python -m xaifast
+step tests 110 python -m pytest -q --maxfail=20 tests/ops tests/rules -k cuda
 for tool in memcheck racecheck; do
-  step $tool 45 compute-sanitizer --tool $tool --error-exitcode 1 \
+  step $tool 40 compute-sanitizer --tool $tool --error-exitcode 1 \
     python -m pytest -q tests/ops/test_relevance.py tests/ops/test_windows.py -k "cuda and float32"
 done
-step kernels 40 python -m benchmarks.kernels --device cuda --json "$out/kernels.json"
-step lrp 60 python -m benchmarks.lrp --device cuda --batches 1 64 --rounds 3 --json "$out/lrp.json"
-step attr 60 python -m benchmarks.attr --device cuda --rounds 1 --json "$out/attr.json"
-step occlusion 60 python -m benchmarks.occlusion --device cuda --rounds 1 --json "$out/occlusion.json"
+step kernels 35 python -m benchmarks.kernels --device cuda --json "$out/kernels.json"
+step lrp 40 python -m benchmarks.lrp --device cuda --batches 1 64 --rounds 3 --json "$out/lrp.json"
+step attr 40 python -m benchmarks.attr --device cuda --rounds 1 --json "$out/attr.json"
+step occlusion 35 python -m benchmarks.occlusion --device cuda --rounds 1 --json "$out/occlusion.json"
 
 printf '\n=== after %s s\n' "$SECONDS"
 printf '%s\n' "${summary[@]}"

@@ -1,9 +1,10 @@
 """LRP against zennit 0.5.1 and captum 0.9.0, side by side: python -m benchmarks.lrp.
 
 For each composite: the time over the plain forward pass (model(x) under no_grad), how many times
-faster than the peer, the peak memory over the plain forward pass, and the largest difference of the
-map to zennit's in float64. `products` counts the convolution-like products that the method needs,
-forward pass included: the limit for the first column. All run in one process with one allocator;
+faster than the peer, the time of a captured explanation over ours, the peak memory over the plain
+forward pass, and the largest difference of the map to zennit's in float64. `products` counts the
+convolution-like products that the method needs, forward pass included: the limit for the first
+column. All run in one process with one allocator;
 OMP_WAIT_POLICY=passive keeps two threads from fighting over busy cores.
 """
 
@@ -35,7 +36,7 @@ OURS = {
 }
 HEAD = [
     "model", "batch", "composite", "products", "ours / forward", "zennit / forward",
-    "zennit / ours", "captum / ours", "memory ours / gradient", "difference in float64",
+    "zennit / ours", "captum / ours", "captured / ours", "memory ours / gradient", "difference in float64",
 ]  # fmt: skip
 
 
@@ -80,10 +81,12 @@ def one(build: str, batch: int, name: str, rounds: int, device: str, size: int) 
     explainer = LRP(model, make())
     composite = peers.zennit_composite(name, LOW, HIGH, x)
     captum = peers.captum_explainer(copy.deepcopy(model), name) if device == "cpu" else None
+    captured = explainer.capture(x, target=targets)
     functions = {
         "forward": lambda: forward(model, x),
         "gradient": lambda: gradient(model, x, targets),
         "ours": lambda: explainer.attribute(x, target=targets),
+        "captured": lambda: captured(x, targets),
         "zennit": lambda: peers.zennit_attribution(model, composite, x, targets),
     }
     if captum is not None:
@@ -121,7 +124,7 @@ def as_row(result: dict) -> list[str]:
     captum = f"{faster['captum']:.2f}" if "captum" in faster else "-"
     return [
         result["model"], str(result["batch"]), result["composite"], str(result["products"]),
-        f"{over['ours']:.2f}", f"{over['zennit']:.2f}", f"{faster['zennit']:.2f}", captum,
+        f"{over['ours']:.2f}", f"{over['zennit']:.2f}", f"{faster['zennit']:.2f}", captum, f"{faster['captured']:.2f}",
         f"{memory['ours']:.0f} / {memory['gradient']:.0f} MiB", f"{result['difference']:.0e}",
     ]  # fmt: skip
 

@@ -60,12 +60,15 @@ class Incremental:
         count, whole = self.source.count, self.plan.full_cost
         return (self.plan.cost * count + whole + STARTED * batches) / (count * whole)
 
+    def _largest(self, group: Group) -> int:
+        """Bytes of the largest tensor of one perturbation."""
+        return group.largest * (8 if self.scorer.call.inputs[0].dtype == torch.float64 else 4)
+
     def _at_once(self, group: Group) -> int:
         """How many perturbations to evaluate at once: as many as are asked for, or run well."""
         size, count = self.scorer.size, len(group.members)
         if size == "auto":
-            x = self.scorer.call.inputs[0]
-            largest = group.largest * (8 if x.dtype == torch.float64 else 4)
+            x, largest = self.scorer.call.inputs[0], self._largest(group)
             need = Need(4 * largest, largest)  # what goes in and comes out, and twice that aside
             size = rows_in_memory(need, x.device)
             if x.device.type == "cpu":
@@ -96,7 +99,9 @@ class Incremental:
                     size = self._at_once(group)
                     run_in_batches(len(group.members), size, work, scorer.size == "auto")
                     # The next group's blocks have other sizes, and would not fit into the gaps.
-                    ops.give_back_memory()
+                    # Small networks would pay more for the page faults than for their products.
+                    if TOGETHER * self._largest(group) > BLOCK:
+                        ops.give_back_memory()
         return found
 
     def _arguments(self, x: Tensor, n: int, rows: int) -> tuple:

@@ -341,8 +341,8 @@ class LRP:
             A function of inputs, target and additional_forward_args (and start, if that is a
             tensor) that returns what `attribute` does. Weights that rules derive (W+, folded batch
             norms) are kept, and derived again when a parameter has changed.
-            On the CPU this pays for small models: large convolutions run up to a fifth slower than
-            by `attribute`, because recorded operations cannot use weights packed for oneDNN.
+            On the CPU this pays for small models only: large convolutions run slower than by
+            `attribute`, because recorded operations cannot use weights packed for oneDNN.
 
         Raises
         ------
