@@ -36,7 +36,8 @@ OURS = {
 }
 HEAD = [
     "model", "batch", "composite", "products", "ours / forward", "zennit / forward",
-    "zennit / ours", "captum / ours", "captured / ours", "memory ours / gradient", "difference in float64",
+    "zennit / ours", "captum / ours", "captured / ours",
+    "memory ours / gradient", "difference in float64",
 ]  # fmt: skip
 
 
@@ -124,7 +125,8 @@ def as_row(result: dict) -> list[str]:
     captum = f"{faster['captum']:.2f}" if "captum" in faster else "-"
     return [
         result["model"], str(result["batch"]), result["composite"], str(result["products"]),
-        f"{over['ours']:.2f}", f"{over['zennit']:.2f}", f"{faster['zennit']:.2f}", captum, f"{faster['captured']:.2f}",
+        f"{over['ours']:.2f}", f"{over['zennit']:.2f}", f"{faster['zennit']:.2f}", captum,
+        f"{faster['captured']:.2f}",
         f"{memory['ours']:.0f} / {memory['gradient']:.0f} MiB", f"{result['difference']:.0e}",
     ]  # fmt: skip
 

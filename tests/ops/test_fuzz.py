@@ -175,6 +175,23 @@ def relprop_conv(m):
     return u, R, w, w, b, z, kernel, *place, groups, 0.25, parts
 
 
+def zplus_conv(m):
+    t, d, groups = m.one_of(*FLOATS), m.size(1, 3), m.size(1, 2)
+    kernel, stride, dilation = ([m.size(1, 2) for _ in range(d)] for _ in range(3))
+    padding = [m.size(0, k - 1) for k in kernel]
+    size = [m.size(1, 4) + w * (k - 1) for k, w in zip(kernel, dilation, strict=True)]
+    n, inside, outside = m.size(0, 2), groups * m.size(1, 2), groups * m.size(1, 2)
+    nonnegative, rule = bool(m.size(0, 1)), m.one_of("all", "positive", "negative", "box", "square")
+    bounds = ([-4.0] * inside, [3.0] * inside) if rule == "box" else ([], [])
+    a, w = m.signed(t, n, inside, *size), m.signed(t, outside, inside // groups, *kernel)
+    a = m.place(a.abs()) if nonnegative else a
+    z = torch.ops.aten.convolution(a, w, None, stride, padding, dilation, False, [0] * d, groups)
+    b = m.signed(t, outside) if m.size(0, 1) else None
+    R = m.signed(t, *m.targets(list(z.shape)))
+    place = (stride, padding, dilation, groups, rule, *bounds)
+    return a, R, w, None, b, *place, nonnegative, 0.25, "library"
+
+
 def relprop_linear(m):
     t, parts, n, K, J = m.one_of(*FLOATS), m.size(1, 2), m.size(0, 3), m.size(1, 5), m.size(1, 9)
     b = m.signed(t, K) if m.size(0, 1) else None
@@ -318,7 +335,7 @@ def weighted_lasso(m):
 
 CASES = [
     stabilized_divide, stabilized_divide_, multiply_parts, multiply_, split_signs, add_split,
-    pool_redistribute, backward_product, relprop_conv, relprop_linear, path_points,
+    pool_redistribute, backward_product, relprop_conv, relprop_linear, zplus_conv, path_points,
     accumulate_rows_, add_noise, occlude_windows, scatter_windows, mask_segments, segment_sums,
     cut_boxes, recurrent_states, recurrent_relprop, lstm_path, weighted_least_squares,
     weighted_lasso,
