@@ -1,0 +1,53 @@
+"""The experiments on recurrent credit: what an episode pays, and which words are deleted."""
+
+import importlib
+import random
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).parents[1]
+
+
+def benchmark(name):
+    """A script of a checkout."""
+    if not (ROOT / "benchmarks").is_dir():
+        pytest.skip("needs a checkout")
+    if str(ROOT) not in sys.path:
+        sys.path.append(str(ROOT))
+    return importlib.import_module(f"benchmarks.{name}")
+
+
+@pytest.mark.parametrize("width", [3, 5])
+def test_the_return_counts_the_coins_after_the_moneybag(width):
+    episode, chance = benchmark("moneybag").episode, random.Random(0)
+    returns, found = [], 0
+    for _ in range(300):
+        rows, total = episode(20, width, chance)
+        agent, owns, want = width // 2, False, 0
+        for bag, coin, left, right in rows:
+            assert left + right == 1
+            agent = min(max(agent + right - left, 0), width - 1)
+            assert bag == (agent == 0 and not owns)
+            assert not (coin and agent == 0)
+            owns = owns or bag == 1
+            if owns:
+                want += coin
+        assert total == want
+        returns.append(total)
+        found += owns
+    assert 0 < found < 300 or width == 3
+    assert len(set(returns)) > 3
+
+
+def test_every_step_of_an_episode_has_one_place():
+    moneybag, chance = benchmark("moneybag"), random.Random(1)
+    x = torch.tensor([moneybag.episode(20, 5, chance)[0] for _ in range(100)])
+    totals = [moneybag.episode(20, 5, random.Random(seed)) for seed in range(100)]
+    where = moneybag.places(x)
+    assert (torch.stack(list(where.values())).sum(0) == 1).all()
+    again = moneybag.places(torch.tensor([rows for rows, _ in totals]))
+    assert again["coins after"].sum(1).tolist() == [total for _, total in totals]
+    assert where["coins before"].any()
