@@ -51,3 +51,33 @@ def test_every_step_of_an_episode_has_one_place():
     again = moneybag.places(torch.tensor([rows for rows, _ in totals]))
     assert again["coins after"].sum(1).tolist() == [total for _, total in totals]
     assert where["coins before"].any()
+
+
+def test_deletion_takes_the_words_it_says_and_keeps_the_order_of_the_rest():
+    delete = benchmark("word_deletion").delete
+    row, R = [7, 5, 7, 3], [0.5, -1.0, 2.0, 0.0]
+    assert delete(row, R, 0, True) == row
+    assert delete(row, R, 1, True) == [7, 5, 3]  # the second 7, not the first
+    assert delete(row, R, 2, True) == [5, 3]
+    assert delete(row, R, 2, False) == [7, 7]
+    assert delete(row, R, 3, False) == [7]
+    assert row == [7, 5, 7, 3]
+
+
+def test_sentences_are_prose_without_the_names_of_libraries():
+    sentences = benchmark("sentences").sentences
+    text = "Sum of `numpy.ndarray` x.\n\nSee :func:`torch.sum`. Fast!\n\nExamples\n---\n>>> np.sum"
+    assert sentences(text) == [["sum", "of", "ndarray", "x"], ["see", "sum"], ["fast"]]
+
+
+def test_a_prediction_does_not_depend_on_the_company():
+    script = benchmark("word_deletion")
+    torch.manual_seed(0)
+    model = script.Reader(20, 4, 5).eval()
+    with torch.no_grad():
+        for p in model.parameters():
+            p.copy_(2 * torch.randn(p.shape))
+    rows = [torch.randint(20, (n,)).tolist() for n in (3, 1, 3, 5, 1, 2)]
+    alone = [int(model(torch.tensor([row])).argmax()) for row in rows]
+    assert script.predictions(model, rows).tolist() == alone
+    assert len(set(alone)) > 1
