@@ -48,8 +48,11 @@ def _windows(a: Tensor, kernel, stride, padding, dilation, out, fill: float) -> 
         for o, s, k, w in zip(out, stride, kernel, dilation, strict=True)
     ]
     after = [max(0, n - size - p) for n, size, p in zip(need, a.shape[2:], padding, strict=True)]
-    pads = [x for p, q in zip(reversed(padding), reversed(after), strict=True) for x in (p, q)]
-    x = torch.nn.functional.pad(a, pads, value=fill)
+    x = a
+    # Not by pad, which asks for the memory format: that would fix the batch of a recorded graph.
+    for i, (p, q) in enumerate(zip(padding, after, strict=True), start=2):
+        first, last = (x.new_full((*x.shape[:i], n, *x.shape[i + 1 :]), fill) for n in (p, q))
+        x = torch.cat([first, x, last], i)
     for i in range(d):
         x = x.unfold(2 + i, (kernel[i] - 1) * dilation[i] + 1, stride[i]).narrow(2 + i, 0, out[i])
     for i in range(d):  # of the windows, which are the last dimensions, every dilation-th element
