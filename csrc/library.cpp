@@ -37,8 +37,10 @@ TORCH_LIBRARY(xaifast, m) {
 
   // Eq. 10.2, R_j = sum over parts of u_j w^T (R / (z + eps sgn z)) with z = w u + b, or z as
   // given. w is the weight of aten::convolution, w_t the same for the transposed product; either
-  // may be packed by oneDNN. Two parts of u lie side by side along dimension 1; w holds theirs side
-  // by side too, along its inputs if there is one group and along the groups if there are more.
+  // may be packed by oneDNN; for a w_t in bfloat16 s is rounded to it, summed in float32, and c
+  // comes back in the dtype of u. Two parts of u lie side by side along dimension 1; w holds theirs
+  // side by side too, along its inputs if there is one group and along the groups if there are
+  // more.
   m.def(
       "relprop_conv(Tensor u, Tensor R, Tensor w, Tensor w_t, Tensor? b, Tensor? z, int[] kernel, "
       "int[] stride, int[] padding, int[] dilation, bool transposed, int[] output_padding, "

@@ -93,7 +93,7 @@ def _summary(documented: object) -> str:
 
 
 class _Propagation:
-    """Makes LRP with a composite, whose options are those of its preset."""
+    """Makes LRP with a composite, whose options are those of its preset; and LRP's precision."""
 
     explainer = attr.LRP
 
@@ -101,11 +101,12 @@ class _Propagation:
         own = inspect.signature(composite).parameters.values()
         model = inspect.Parameter("model", inspect.Parameter.POSITIONAL_OR_KEYWORD)
         named = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own]
-        self.__signature__ = inspect.Signature([model, *named])
+        precision = inspect.signature(attr.LRP).parameters["precision"]
+        self.__signature__ = inspect.Signature([model, *named, precision])
         self.composite = composite
 
-    def __call__(self, model: Any, **options: Any) -> attr.LRP:
-        return attr.LRP(model, self.composite(**options))
+    def __call__(self, model: Any, *, precision: str = "float32", **options: Any) -> attr.LRP:
+        return attr.LRP(model, self.composite(**options), precision=precision)
 
 
 class _Noise:

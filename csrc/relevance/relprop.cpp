@@ -127,6 +127,9 @@ at::Tensor relprop_conv(const at::Tensor& u, const at::Tensor& R, const at::Tens
   check_geometry(op, "padding", padding, dims, 0);
   check_geometry(op, "dilation", dilation, dims, 1);
   check_geometry(op, "output_padding", output_padding, dims, 0);
+  TORCH_CHECK_TYPE(w_t.scalar_type() == u.scalar_type() || w_t.scalar_type() == at::kBFloat16, op,
+                   ": w_t must have the dtype of u (", u.scalar_type(), ") or be bfloat16, got ",
+                   w_t.scalar_type());
   const bool parts_are_groups = parts == 2 && groups > 1;
   const ConvGeometry g{stride,          padding,        dilation,
                        transposed,      output_padding, groups * (parts_are_groups ? 2 : 1),
@@ -137,7 +140,8 @@ at::Tensor relprop_conv(const at::Tensor& u, const at::Tensor& R, const at::Tens
   const at::Tensor zz = given ? *z : convolve(u, w, g);
   const at::Tensor s =
       dense(divide(R, zz, given ? std::nullopt : b, eps, !given), zz.dim(), layout_of(zz));
-  const at::Tensor c = convolve_transposed(s, w_t, u.sizes(), kernel, g);
+  const at::Tensor c =
+      convolve_transposed(s.to(w_t.scalar_type()), w_t, u.sizes(), kernel, g).to(u.scalar_type());
   TORCH_CHECK_VALUE(c.sizes().slice(1) == u.sizes().slice(1), op, ": w^T s has shape ", c.sizes(),
                     " but u has ", u.sizes(), "; check the geometry of the convolution");
   return with_targets(multiply(u, c, parts), R, u.dim());

@@ -152,6 +152,30 @@ def test_relprop_conv(dims, transposed, groups, parts, dtype, layout, device):
         close(got, given, dtype)
 
 
+@pytest.mark.parametrize("dims", [1, 2, 3])
+@pytest.mark.parametrize("transposed", [False, True])
+@pytest.mark.parametrize(("groups", "parts"), [(1, 1), (2, 1), (1, 2), (2, 2)])
+def test_relprop_conv_with_a_product_in_bfloat16(dims, transposed, groups, parts, layout, device):
+    u, w, geometry, z = convolution(dims, transposed, groups, parts, device)
+    w_t = w.bfloat16()
+    u, w, z = layout(u).float(), w_t.float(), z.float()
+    R = torch.randn(3, *z.shape, device=device).bfloat16().float()
+
+    def both(z, eps):
+        rest = (None, z, *geometry, eps, parts)
+        got = ops.relprop_conv(u, R, w, w_t, *rest)
+        assert got.dtype == torch.float32
+        close(got, reference.relprop_conv(u, R, w, w_t, *rest).double(), torch.bfloat16)
+        return got, reference.relprop_conv(u, R, w, w, *rest)
+
+    got, full = both(None, 4.0)
+    close(got, full.double(), torch.bfloat16)
+    got, full = both(torch.ones_like(z), 0.0)  # s = R and w have few digits: only c is rounded
+    if parts == 1:
+        assert ((got - full).abs() <= 2**-8 * full.abs() + 1e-5).all()
+    assert ((got - full).abs() > 2**-12 * full.abs()).any()
+
+
 @pytest.mark.parametrize("rows", [1, 3, 40])
 @pytest.mark.parametrize("parts", [1, 2])
 @pytest.mark.parametrize("dtype", DTYPES[:2], ids=str)
@@ -308,6 +332,13 @@ def test_wrong_arguments_name_the_op_and_what_came():
         ),
         (lambda: ops.backward_product(x[0, 0], x[0]), ValueError, r"s must be \[m, K\]"),
         (lambda: ops.relprop_linear(x, x, x), ValueError, "flatten the leading dimensions"),
+        (
+            lambda: ops.relprop_conv(
+                x, x, x, x.half(), None, x, [1, 1], [1, 1], [0, 0], [1, 1], False, [0, 0], 1, 0.0
+            ),
+            TypeError,
+            "relprop_conv: w_t must have the dtype of u .* or be bfloat16, got Half",
+        ),
     ]
     for call, error, message in cases:
         with pytest.raises(error, match=message):
@@ -324,12 +355,13 @@ def test_packed_weights_give_the_same():
     packed = torch.ops.mkldnn._reorder_convolution_weight(w, *place)
     place = (padding, [0, 0], stride, dilation, groups, list(z.shape))
     packed_t = torch.ops.mkldnn._reorder_convolution_transpose_weight(w, *place)
+    packed_low = torch.ops.mkldnn._reorder_convolution_transpose_weight(w.bfloat16(), *place)
     R = torch.randn(3, *z.shape)
     rest = (None, None, kernel, stride, padding, dilation, False, [0, 0], groups, 1e-3)
-    plain = ops.relprop_conv(u, R, w, w, *rest)
-    assert torch.allclose(
-        ops.relprop_conv(u, R, packed, packed_t, *rest), plain, rtol=1e-4, atol=1e-4
-    )
+    for w_t, packed_w_t in ((w, packed_t), (w.bfloat16(), packed_low)):
+        plain = ops.relprop_conv(u, R, w, w_t, *rest)
+        got = ops.relprop_conv(u, R, packed, packed_w_t, *rest)
+        close(got, plain.double(), w_t.dtype)
 
 
 def test_fingerprint_sees_changes_without_a_version():

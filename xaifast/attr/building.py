@@ -16,6 +16,7 @@ from ..graph.layers import attach_layers
 from ..graph.run import Propagation
 from ..graph.weights import Weights
 from ..rules import Rule
+from .precision import check_dtypes, rounds_to
 
 LIMIT = 8  # signatures that are kept
 
@@ -58,6 +59,7 @@ class Built:
 
     propagation: Propagation
     weights: Weights
+    precision: str | None = None  # of products; None: float32, as PyTorch is set
 
     @property
     def graph(self) -> ModelGraph:
@@ -72,11 +74,15 @@ class Builder:
     ----------
     model : the user's module; never changed.
     composite : a rule for every node.
+    precision : of products, from `precision.PRECISIONS`; None: float32, as PyTorch is set.
     """
 
-    def __init__(self, model: nn.Module, composite: Composite) -> None:
+    def __init__(
+        self, model: nn.Module, composite: Composite, precision: str | None = None
+    ) -> None:
         self.model = model
         self.composite = composite
+        self.precision = precision
         self._built: dict[Any, Built] = {}
 
     def __getstate__(self) -> dict[str, Any]:
@@ -101,11 +107,14 @@ class Builder:
 
     def anew(self, args: tuple, explained: int) -> Built:
         """Build, and keep nothing of it."""
+        tensors = (*(x for x in args if isinstance(x, Tensor)), *self.model.parameters())
+        check_dtypes(self.precision, tensors)
         graph = model_graph(self.model, args, explained)
         weights = Weights(self.model, compute_dtype(self.model, args))
         weights.watch(graph.paths)
-        attach_layers(graph.nodes, weights)
-        return Built(Propagation(graph, weights, _assign(graph, self.composite)), weights)
+        attach_layers(graph.nodes, weights, rounds_to(self.precision))
+        propagation = Propagation(graph, weights, _assign(graph, self.composite))
+        return Built(propagation, weights, self.precision)
 
 
 def _one_sample(x: Any) -> Any:

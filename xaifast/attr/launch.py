@@ -18,6 +18,7 @@ from ..graph.facts import Node
 from ..graph.flat import Argument, record, split
 from .arguments import as_tuple, check_inputs, extra_arguments, plain_mode
 from .building import Builder, Built
+from .precision import products_in
 from .target import select
 from .traversal import source_of
 
@@ -215,7 +216,7 @@ class Captured:
     def __init__(self, what: Recording) -> None:
         self._what = what
         self._arguments = what.arguments()
-        with plain_mode(), torch.no_grad():
+        with plain_mode(), torch.no_grad(), products_in(what.built.precision, what.args):
             self._places, self._values = what.built.weights.state()
             self._split = split(what.graph(any_batch=False))
             self._replay = None
@@ -251,7 +252,8 @@ class Captured:
             If a parameter has moved (`model.to`, another tensor in its place).
         """
         given = self._given(inputs, target, additional_forward_args, start)
-        with plain_mode(), torch.no_grad():
+        precision = self._what.built.precision
+        with plain_mode(), torch.no_grad(), products_in(precision, self._what.args):
             self._follow()
             return self._split.run(*given) if self._replay is None else self._replay(given)
 

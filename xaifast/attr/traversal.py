@@ -15,6 +15,7 @@ from ..graph.facts import ModelGraph, Node
 from ..graph.run import Balance
 from .batching import check_batch_size, need_of, rows_that_fit, run_in_batches
 from .building import Built
+from .precision import products_in
 from .start import log_odds
 from .target import Selection
 
@@ -127,9 +128,10 @@ class Traversal:
             tuple(x[rows] if row else x for x, row in zip(self.args, whole, strict=True))
         )
         self.built.weights.refresh()
-        started, found = propagation(
-            args, partial(self._seeds, args, rows), self._watched(), balances
-        )
+        with products_in(self.built.precision, args):
+            started, found = propagation(
+                args, partial(self._seeds, args, rows), self._watched(), balances
+            )
         relevance = tuple(_found(found, source, started) for source in self._sources())
         arrived = sum(_sums(R) for R in relevance)
         at_layers = {

@@ -6,6 +6,7 @@ Every layer answers the same questions, so that a rule is written once for all o
     derive(name, f)         f(w) as a Weight, computed once and kept
     forward(u, w, b)        z = w u + b
     transpose(s, w, like)   c = w^T s
+    hand_back(s, w, like)   the same in the precision that was asked for
     relprop(u, R, w, ...)   Eq. 10.2 in one go, on native kernels where there are some
 
 u has the batch first; R and s have one leading axis of targets more.
@@ -63,6 +64,8 @@ def unbroadcast(x: Tensor, shape: torch.Size) -> Tensor:
 
 class Layer:
     """What all layers share: their node and where their weights come from."""
+
+    rounds_to: torch.dtype | None = None  # what the factors of w^T s are rounded to, if anything
 
     def __init__(self, node: Node, weights: Weights, w: Any, b: Any) -> None:
         self.node = node
@@ -144,6 +147,12 @@ class Layer:
         """C = w^T s, one product for each target; `like` has the shape of u."""
         return transposed(lambda u: self.forward(u, w), like, s)
 
+    def hand_back(self, s: Tensor, w: Weight, like: Tensor) -> Tensor:
+        """C = w^T s of the relevance pass: the one place where it may be less than float32."""
+        if self.rounds_to is None:
+            return self.transpose(s, w, like)
+        return self.transpose(s.to(self.rounds_to), w.rounded(self.rounds_to), like).to(s.dtype)
+
     def gradient(self, R: Tensor) -> Tensor:
         """C = w^T R for the layer's own weight: its derivative, for which no value matters."""
         return self.transpose(R, self.weight, self._like(R))
@@ -165,7 +174,7 @@ class Layer:
         """R_j = sum over parts of u_j w^T (R / (z + eps sgn z)), z = w u + b or as given."""
         z = self.forward(u, w, b) if z is None else z
         s = ops.stabilized_divide(R, z, None, eps)
-        return self.multiply(u, self.transpose(s, w, u), parts)
+        return self.multiply(u, self.hand_back(s, w, u), parts)
 
 
 class Conv(Layer):
@@ -217,10 +226,10 @@ class Conv(Layer):
 
     # -- weights that oneDNN has packed (a fast path: without it the plain weight is used) --
 
-    def packs_for(self, u: Tensor) -> bool:
+    def packs_for(self, u: Tensor, dtype: torch.dtype = torch.float32) -> bool:
         """Whether products with such an input run channels last, on weights packed by oneDNN."""
         plain = len(self.kernel) == 2 and not self.transposed and self.crop is None
-        return plain and ops.packs_weights(u)
+        return plain and ops.packs_weights(u, dtype)
 
     def runs_packed(self, a: Tensor) -> bool:
         """Whether the forward pass does, too; see PACKED_PRODUCTS."""
@@ -237,7 +246,7 @@ class Conv(Layer):
         return w.packed(key, lambda x: pack(x.contiguous(), *place), keep)
 
     def _packed_transposed(self, w: Weight, u: Tensor) -> Tensor:
-        if not self.packs_for(u):
+        if not self.packs_for(u, w.plain.dtype):
             return w.plain
         size, left_over = self._output_size(u.shape[2:])
         place = (self.padding, left_over, self.stride, self.dilation, self._groups_for(u))
@@ -365,7 +374,8 @@ class Conv(Layer):
         if self.packs_for(u):
             u = u.contiguous(memory_format=torch.channels_last)
         forward = self._packed(w, u) if z is None else w.plain
-        packed = (forward, self._packed_transposed(w, u))
+        back = w if self.rounds_to is None else w.rounded(self.rounds_to)
+        packed = (forward, self._packed_transposed(back, u))
         rest = (b, z, self.kernel, *self.geometry, eps, parts)
         return ops.relprop_conv(u, R, *packed, *rest)
 
@@ -412,6 +422,8 @@ class Linear(Layer):
         return R if parts == 1 else sum(R.chunk(parts, -1))  # type: ignore[return-value]
 
     def relprop(self, u, R, w, b, eps, parts=1, z=None) -> Tensor:
+        if self.rounds_to is not None:
+            return super().relprop(u, R, w, b, eps, parts, z)
         targets, out = len(R), R.shape[-1]
         flat_z = None if z is None else z.reshape(-1, out)
         flat_u, flat_R = u.reshape(-1, u.shape[-1]), R.reshape(targets, -1, out)
@@ -457,6 +469,9 @@ class Product(Layer):
     def product(self, u: Tensor, w: Tensor) -> Tensor:
         return self.node.call(lambda n: u if n is self.node.inputs[0] else w)
 
+    def transpose(self, s: Tensor, w: Weight, like: Tensor) -> Tensor:
+        return super().transpose(s, w, like.to(w.plain.dtype))
+
 
 LAYERS: dict[str, Callable[[Node, Weights], Layer]] = {
     "conv": Conv,
@@ -466,14 +481,21 @@ LAYERS: dict[str, Callable[[Node, Weights], Layer]] = {
 }
 
 
-def attach_layers(nodes: list[Node], weights: Weights) -> None:
-    """Give every linear node its layer; one whose weights depend on the input gets none."""
+def attach_layers(
+    nodes: list[Node], weights: Weights, rounds_to: torch.dtype | None = None
+) -> None:
+    """Give every linear node its layer; one whose weights depend on the input gets none.
+
+    rounds_to: the precision of w^T s in the relevance pass, of layers that multiply by matrices.
+    """
     for node in nodes:
         if node.kind in LAYERS and all(
             n.constant for n in nodes_in(node.args) if n not in node.inputs
         ):
             make = Product if is_product(node) else LAYERS[node.kind]
             node.layer = make(node, weights)
+            if isinstance(node.layer, (Conv, Linear, Product)):
+                node.layer.rounds_to = rounds_to
 
 
 class Fixed(Linear):
@@ -482,6 +504,7 @@ class Fixed(Linear):
     def __init__(self, node: Node, w: Tensor, b: Tensor | None) -> None:
         self.node = node
         self._w, self._b = w, b
+        self.rounds_to = None if node.layer is None else node.layer.rounds_to
 
     def _value(self, x: Any) -> Any:
         return x

@@ -43,6 +43,7 @@ class Weight:
     def __init__(self, plain: Tensor) -> None:
         self.plain = plain
         self._packed: dict[Any, Tensor] = {}
+        self._rounded: Weight | None = None
 
     def packed(self, key: Any, pack: Callable[[Tensor], Tensor], keep: int = PACKED) -> Tensor:
         """The copy for `key`, packed at the first call; no more than `keep` are kept."""
@@ -51,6 +52,12 @@ class Weight:
         while len(self._packed) > keep:
             del self._packed[next(iter(self._packed))]
         return self._packed[key]
+
+    def rounded(self, dtype: torch.dtype) -> Weight:
+        """The weight in a lower precision, made at the first call."""
+        if self._rounded is None or self._rounded.plain.dtype != dtype:
+            self._rounded = Weight(self.plain.to(dtype))
+        return self._rounded
 
 
 class Weights:

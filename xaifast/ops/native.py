@@ -21,8 +21,11 @@ def is_native(x: Tensor) -> bool:
     return not _REFERENCE and x.device.type in _DEVICES
 
 
-def packs_weights(x: Tensor) -> bool:
-    """Whether convolutions of x may use weights that oneDNN has packed: not in a recorded graph."""
+def packs_weights(x: Tensor, dtype: torch.dtype = torch.float32) -> bool:
+    """Whether convolutions of x may use weights that oneDNN has packed: not in a recorded graph.
+
+    dtype: of the weights; bfloat16 is not for every CPU.
+    """
     return bool(
         is_native(x)
         and x.device.type == "cpu"
@@ -30,6 +33,7 @@ def packs_weights(x: Tensor) -> bool:
         and x.numel() > 0
         and torch.backends.mkldnn.is_available()
         and torch.backends.mkldnn.enabled
+        and (dtype != torch.bfloat16 or torch.ops.mkldnn._is_mkldnn_bf16_supported())
         and not isinstance(x, FakeTensor)
     )
 

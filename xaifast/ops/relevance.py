@@ -295,8 +295,10 @@ def relprop_conv(
         Relevance of the output.
     w, w_t : Tensor
         The weight as `aten::convolution` takes it, and the weight for the transposed product: the
-        same tensor, or what oneDNN has packed of it. For two parts: those of both, along its inputs
-        if there is one group ([K, 2 x C, ...]), else along its groups ([2 x K, C / groups, ...]).
+        same tensor, or what oneDNN has packed of it. w_t may be in bfloat16: then s is rounded to
+        it, the product is summed in float32, and c comes back in the dtype of u. For two parts:
+        those of both, along its inputs if there is one group ([K, 2 x C, ...]), else along its
+        groups ([2 x K, C / groups, ...]).
     b : [K], optional
         Bias that takes its share of the denominator.
     z : like the output, optional

@@ -137,16 +137,17 @@ def relprop_conv(
     place = (list(stride), list(padding), list(dilation), transposed, list(output_padding))
     grouped = parts == 2 and groups > 1  # then each part has groups of its own
 
-    def forward(u: Tensor) -> Tensor:
+    def forward(u: Tensor, w: Tensor) -> Tensor:
         z = torch.ops.aten.convolution(u, w, None, *place, groups * (2 if grouped else 1))
         return sum(z.chunk(2, 1)) if grouped else z
 
     def propagate(R: Tensor) -> Tensor:
         s = stabilized_divide(R, denominator, bias, eps)
-        c = torch.autograd.functional.vjp(forward, u, s)[1]
+        low, s = u.to(w_t.dtype), s.to(w_t.dtype)
+        c = torch.autograd.functional.vjp(lambda u: forward(u, w_t), low, s)[1].to(u.dtype)
         return multiply_parts(u, c, parts)
 
-    denominator, bias = (forward(u), b) if z is None else (z, None)
+    denominator, bias = (forward(u, w), b) if z is None else (z, None)
     return _per_target(R, u.dim(), propagate)
 
 

@@ -195,7 +195,7 @@ def _spread(layer: Layer, part: Part, a: Tensor, R: Tensor, balance: Balance | N
     if balance is not None:
         z = layer.forward(ones, part.weight, part.b)
         balance.absorb(_bias_share(layer, part, ones, s), (R - s * z).sum())
-    return layer.transpose(s, part.weight, a)
+    return layer.hand_back(s, part.weight, a)
 
 
 def _step_by_step(layer: Layer, part: Part, u: Tensor, R: Tensor, balance: Balance) -> Tensor:
@@ -205,7 +205,7 @@ def _step_by_step(layer: Layer, part: Part, u: Tensor, R: Tensor, balance: Balan
     s = torch.where(d == 0, 0, R / d)
     bias, stabilizer = _bias_share(layer, part, u, s), (R - s * z).sum()
     balance.absorb(part.coefficient * bias, part.coefficient * stabilizer)
-    return layer.multiply(u, layer.transpose(s, part.weight, u), part.parts)
+    return layer.multiply(u, layer.hand_back(s, part.weight, u), part.parts)
 
 
 def _bias_share(layer: Layer, part: Part, u: Tensor, s: Tensor) -> Tensor | float:
