@@ -38,8 +38,21 @@ OPTIONS = {  # what has no default, or takes long with it
 QUARTERS = torch.arange(36).view(1, 1, 6, 6) // 9  # a mask of four features
 
 
-def net():
+class Steps(nn.Module):
+    """For methods of sequences: the image is one step, whose features are its pixels."""
+
+    def __init__(self):
+        super().__init__()
+        self.lstm, self.head = nn.LSTM(36, 4, batch_first=True), nn.Linear(4, 5)
+
+    def forward(self, x):
+        return self.head(self.lstm(x.flatten(2))[0][:, -1])
+
+
+def net(name=""):
     torch.manual_seed(0)
+    if name == "ContextualDecomposition":
+        return Steps().eval()
     return nn.Sequential(
         nn.Conv2d(1, 3, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(12, 5)
     ).eval()  # fmt: skip
@@ -55,7 +68,7 @@ def options_of(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_every_method_by_its_name(name):
     torch.manual_seed(1)
-    model, x = net(), torch.randn(3, 1, 6, 6)
+    model, x = net(name), torch.randn(3, 1, 6, 6)
     before = x.clone()
     R = xaifast.explain(model, x, name, target=[1, 0, 4], **options_of(name))
     assert R.shape[0] == 3

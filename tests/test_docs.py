@@ -17,6 +17,7 @@ SOURCES = [
     "xaifast.catalogue",
     "xaifast.attr.baselines",
     "xaifast.attr.cell_states",
+    "xaifast.attr.contextual",
     "xaifast.attr.deeplift",
     "xaifast.attr.gradient",
     "xaifast.attr.gradient_shap",

@@ -160,6 +160,7 @@ EXPLAINERS = [
     ("LayerIntegratedGradients", "layer", "gradient", "2 * n_steps + 2", "9.3.2"),
     ("LayerConductance", "layer", "gradient", "2 * n_steps", "9.3.2"),
     ("LRP", "propagation", "module", "2 to 5", "10"),
+    ("ContextualDecomposition", "propagation", "module", "2 * phrases + 2", "11.5.1"),
 ]
 PROPAGATION = {  # products that a ReLU network needs, and sections
     "EpsilonPlus": ("3", "22.2.2"),

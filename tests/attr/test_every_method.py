@@ -17,7 +17,7 @@ def accepts(name, option):
 @pytest.mark.parametrize("name", [n for n in NAMES if accepts(n, "internal_batch_size")])
 def test_any_batch_size_gives_the_same(name):
     torch.manual_seed(2)
-    model, x = net().double(), torch.randn(3, 1, 6, 6, dtype=torch.float64)
+    model, x = net(name).double(), torch.randn(3, 1, 6, 6, dtype=torch.float64)
     options = {"target": [1, 0, 4], **options_of(name)}
     if accepts(name, "seed"):
         options["seed"] = 3
@@ -75,27 +75,29 @@ def asked(case, cases):
 @pytest.mark.parametrize(("name", "case"), [(n, c) for c in BEFORE for n in asked(c, BEFORE)])
 def test_bad_input_is_refused_before_any_work(name, case):
     options, match = BEFORE[case]
-    assert refused(name, options, match, net()) == 0
+    assert refused(name, options, match, net(name)) == 0
 
 
 @pytest.mark.parametrize("case", AT_THE_FIRST_OUTPUT)
 @pytest.mark.parametrize("name", [n for n in NAMES if n != "LayerActivation"])
 def test_bad_targets_are_refused_at_the_first_output(name, case):
     options, match = AT_THE_FIRST_OUTPUT[case]
-    assert refused(name, options, match, net()) <= (4 if name == "LayerIntegratedGradients" else 2)
+    assert refused(name, options, match, net(name)) <= (
+        4 if name == "LayerIntegratedGradients" else 2
+    )
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_sample_without_a_batch_is_refused(name):
-    refused(name, {"inputs": X[0]}, "batch as first dimension|must|one row for each", net())
+    refused(name, {"inputs": X[0]}, "batch as first dimension|must|one row for each", net(name))
 
 
 class Returning(nn.Module):
     """A network whose output is handed out as something else."""
 
-    def __init__(self, change):
+    def __init__(self, change, name=""):
         super().__init__()
-        self.net, self.change = net(), change
+        self.net, self.change = net(name), change
 
     def forward(self, x):
         return self.change(self.net(x))
@@ -114,7 +116,7 @@ OUTPUTS = {
 def test_a_model_that_returns_no_tensor_is_refused(name, kind):
     change, match = OUTPUTS[kind]
     options = {"layer": "net.0"} if "layer" in options_of(name) else {}
-    refused(name, options, match, Returning(change))
+    refused(name, options, match, Returning(change, name))
 
 
 @pytest.mark.parametrize("name", [n for n in NAMES if n != "LayerActivation"])
@@ -123,4 +125,4 @@ def test_a_model_that_fails_says_what_to_check(name):
         raise KeyError("weights")
 
     options = {"layer": "net.0"} if "layer" in options_of(name) else {}
-    refused(name, options, r"fails on these inputs itself \(KeyError", Returning(broken))
+    refused(name, options, r"fails on these inputs itself \(KeyError", Returning(broken, name))

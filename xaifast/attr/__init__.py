@@ -3,6 +3,7 @@
 from .base import Attribution, GradientAttribution, PerturbationAttribution
 from .baselines import blur
 from .cell_states import CellStates
+from .contextual import ContextualDecomposition
 from .deeplift import DeepLift, DeepLiftShap
 from .gradient import InputXGradient, Saliency
 from .gradient_shap import GradientShap
@@ -27,6 +28,7 @@ __all__ = [
     "RISE",
     "Attribution",
     "CellStates",
+    "ContextualDecomposition",
     "Deconvolution",
     "DeepLift",
     "DeepLiftShap",
