@@ -121,11 +121,12 @@ def trained(options, task: str, g: torch.Generator) -> tuple[Parameters, int]:
     data, validation = split(task, "train", 10000, g), split(task, "validation", 2500, g)
     begin, last, found = time.monotonic(), 0.0, []
     while sum(len(f[0]) for f in found) < options.models:
-        if (now := time.monotonic() - begin) + last > 60 * options.minutes:
+        now = time.monotonic() - begin
+        if found and now + last > 60 * options.minutes:
             break
         parameters = start(options.models, g)
         train(parameters, data, options.steps, options.rate, g)
-        good = errors(parameters, validation) < CRITERION
+        good = errors(parameters, validation) < options.criterion
         found.append([p.detach()[good] for p in parameters])
         last = time.monotonic() - begin - now
         print(f"{task}: {int(good.sum())} of {options.models}, {last:.0f} s", flush=True)
@@ -167,9 +168,8 @@ METHODS: dict[str, Explain] = {
     "LRP-abs": lrp("abs"),
     "LRP-half": lrp("half"),
     "LRP-all": lrp("all"),
+    "CD": lambda model, x: attr.ContextualDecomposition(model).attribute(x).unsqueeze(2),
 }
-if hasattr(attr, "ContextualDecomposition"):
-    METHODS["CD"] = lambda model, x: attr.ContextualDecomposition(model).attribute(x)
 
 # rho(n_a, R_a), rho(n_b, R_b), share of a and b, in %: mean (standard deviation) over 50 models
 BOOK = {
@@ -216,23 +216,39 @@ def explain(model: nn.Module, method: Explain, test: list[Sequences]) -> Tensor:
 def rows(task: str, models: list[nn.Module], test: list[Sequences]) -> Iterator[list[str]]:
     """The lines of a task."""
     for name, book in BOOK[task].items():
-        ours = ["-"] * 3
-        if name in METHODS:
-            found = torch.stack([explain(m, METHODS[name], test) for m in models])
-            std, mean = torch.std_mean(found, 0)
-            ours = [f"{m:.3f} ({s:.3f})" for m, s in zip(mean, std, strict=True)]
+        found = torch.stack([explain(m, METHODS[name], test) for m in models])
+        std, mean = torch.std_mean(found, 0, correction=min(1, len(models) - 1))
+        ours = [f"{m:.3f} ({s:.3f})" for m, s in zip(mean, std, strict=True)]
         yield [name, *(f"{o} / {b}" for o, b in zip(ours, book, strict=True))]
 
 
-def main() -> None:
+def at_least(least: float, kind: type = int) -> Callable[[str], float]:
+    """A number of at least `least`, for argparse."""
+
+    def number(text: str) -> float:
+        if not (value := kind(text)) >= least:  # NaN is refused too
+            raise argparse.ArgumentTypeError(f"must be at least {least}; got {text}")
+        return value
+
+    number.__name__ = kind.__name__  # which argparse names where the text is no number
+    return number
+
+
+def arguments(given: list[str] | None = None) -> argparse.Namespace:
+    """The options; a correlation needs three sequences to say something."""
     p = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     p.add_argument("--tasks", nargs="+", choices=tuple(BOOK), default=list(BOOK))
-    p.add_argument("--models", type=int, default=64)
-    p.add_argument("--minutes", type=float, default=6, help="of training, for each task")
-    p.add_argument("--steps", type=int, default=20000, help="minibatches of a round of training")
-    p.add_argument("--rate", type=float, default=0.04, help="of Adam, at the start")
-    p.add_argument("--test", type=int, default=2500, help="sequences to explain")
-    options = p.parse_args()
+    p.add_argument("--models", type=at_least(1), default=64)
+    p.add_argument("--minutes", type=at_least(0, float), default=6, help="of training, for a task")
+    p.add_argument("--steps", type=at_least(1), default=20000, help="minibatches of a round")
+    p.add_argument("--rate", type=at_least(0, float), default=0.04, help="of Adam, at the start")
+    p.add_argument("--criterion", type=at_least(0, float), default=CRITERION, help="for the MSE")
+    p.add_argument("--test", type=at_least(3), default=2500, help="sequences to explain")
+    return p.parse_args(given)
+
+
+def main(given: list[str] | None = None) -> None:
+    options = arguments(given)
     print(", ".join(f"{key} {value}" for key, value in machine("cpu").items()))
     print("\n    " + command() + "\n", flush=True)
     for task in options.tasks:

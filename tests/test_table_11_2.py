@@ -79,3 +79,33 @@ def test_training_lowers_each_error():
     before = book.errors(parameters, data)
     book.train(parameters, data, 60, 0.03, random())
     assert (book.errors(parameters, data) < before).all()
+
+
+def test_a_small_run_prints_both_tables(capsys):
+    options = "--models 1 --steps 3 --criterion 9 --test 8"
+    book.main(options.split())
+    rows = [line for line in capsys.readouterr().out.splitlines() if " / " in line]
+    assert [r.split("|")[1].strip() for r in rows if "ours" not in r] == 2 * list(book.METHODS)
+    assert not any(word in line for line in rows for word in ("nan", "inf"))
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ("--test 1", "argument --test: must be at least 3; got 1"),
+        ("--models 0", "argument --models: must be at least 1; got 0"),
+        ("--steps x", "argument --steps: invalid int value: 'x'"),
+        ("--criterion nan", "argument --criterion: must be at least 0; got nan"),
+        ("--tasks division", "argument --tasks: invalid choice: 'division'"),
+    ],
+)
+def test_wrong_options_are_refused(options, match, capsys):
+    with pytest.raises(SystemExit):
+        book.main(options.split())
+    assert match in capsys.readouterr().err
+
+
+def test_models_that_learn_nothing_are_not_explained():
+    options = "--tasks addition --models 1 --steps 1 --minutes 0 --criterion 0 --test 8"
+    with pytest.raises(SystemExit, match="addition: no model met the criterion; give it more"):
+        book.main(options.split())
