@@ -197,8 +197,9 @@ def _in_batches(
 
 
 def _rows(network: Network, x: Tensor) -> int:
-    """Rows at once: of each, inputs of the gates and outputs are kept in two parts."""
-    (w, *more), *_ = network.layers()
-    T, H, itemsize = x.shape[1], w.w_h.shape[1], w.w_h.element_size()
-    largest = 2 * T * 4 * H * itemsize
-    return rows_that_fit(Need((2 + len(more)) * 2 * largest, largest), x.device)
+    """Rows at once: of each, outputs of all steps are kept in two parts, in about three copies."""
+    directions = network.layers()[0]
+    w = directions[0].w_h
+    outputs = 2 * x.shape[1] * len(directions) * w.shape[1] * w.element_size()
+    gates = 2 * len(w) * w.element_size()
+    return rows_that_fit(Need(3 * outputs + 8 * gates, gates), x.device)

@@ -37,13 +37,11 @@ WHO = "ContextualDecomposition"
 # ---- the decomposition -------------------------------------------------------------------------
 
 
-def shares(
-    f: Callable[[Tensor], Tensor], x: Tensor, bias: Tensor | float = 0.0
-) -> tuple[Tensor, Tensor]:
-    """L(beta) and L(gamma), stacked as x [2, ...] is, and f of all."""
+def shares(f: Callable[[Tensor], Tensor], x: Tensor, bias: Tensor | float = 0.0) -> Tensor:
+    """L(beta) and L(gamma), stacked as x [2, ...] is."""
     alone, whole = f(x + bias), f(x.sum(0) + bias)
     at_bias = f(torch.as_tensor(bias, dtype=x.dtype, device=x.device))
-    return (alone - at_bias + whole - alone.flip(0)) / 2, whole
+    return (alone - at_bias + whole - alone.flip(0)) / 2
 
 
 def product(p: Tensor, p_bias: Tensor, q: Tensor, q_bias: Tensor | float) -> Tensor:
@@ -53,48 +51,88 @@ def product(p: Tensor, p_bias: Tensor, q: Tensor, q_bias: Tensor | float) -> Ten
     return torch.stack([beta, gamma])
 
 
-def decompose(a: Tensor, w: Direction) -> tuple[Tensor, Tensor]:
-    """Outputs y [2, R, T, H] and the last memory cells [2, R, H], from a = W_x x [2, R, T, 4 H]."""
+Pieces = Callable[[int, int], Tensor]  # step t, rows k -> W_x x_t [2, n, k, 4 H]
+
+
+def grown(s: Tensor, k: int) -> Tensor:
+    """States [2, n, k, H] of k rows: those that have not begun are as row 0."""
+    return torch.cat([s, s[:, :, :1].expand(-1, -1, k - s.shape[2], -1)], 2)
+
+
+def decompose(pieces: Pieces, w: Direction, begun: list[int]) -> tuple[Tensor, Tensor]:
+    """Outputs y [2, n, p, T, H] and the last memory cells [2, n, p, H] of p phrases.
+
+    Row 0 is the empty phrase. Rows from begun[t] on say nothing before or at step t, so that until
+    then all is gamma's and the same as in row 0.
+    """
+    b = w.w_h.new_zeros(len(w.w_h)) if w.b_x is None else w.b_x + w.b_h  # type: ignore[operator]
     H = w.w_h.shape[1]
-    bias = a.new_zeros(4 * H) if w.b_x is None else w.b_x + w.b_h  # type: ignore[operator]
-    b_if, b_g, b_o = bias.split([2 * H, H, H])
+    b_if, b_g, b_o = b.split([2 * H, H, H])
     i_bias, f_bias = b_if.sigmoid().chunk(2)
     g_bias = b_g.tanh()
-    h = c = a.new_zeros(2, a.shape[1], H)
-    outputs = []
-    for x in a.unbind(2):
+    h = c = torch.zeros(())
+    outputs: list[Tensor] = []
+    for t, k in enumerate(begun):
+        x = pieces(t, k)
+        if not outputs:
+            h = c = x.new_zeros(*x.shape[:3], H)
+        elif k > h.shape[2]:
+            h, c = grown(h, k), grown(c, k)
         z_if, z_g, z_o = (x + h @ w.w_h.T).split([2 * H, H, H], -1)
-        i, f = shares(torch.sigmoid, z_if, b_if)[0].chunk(2, -1)
-        g, _ = shares(torch.tanh, z_g, b_g)
+        i, f = shares(torch.sigmoid, z_if, b_if).chunk(2, -1)
+        g = shares(torch.tanh, z_g, b_g)
         c = product(f, f_bias, c, 0.0) + product(i, i_bias, g, g_bias)
-        h = (z_o.sum(0) + b_o).sigmoid() * shares(torch.tanh, c)[0]
+        h = (z_o.sum(0) + b_o).sigmoid() * shares(torch.tanh, c)
         outputs.append(h)
-    return torch.stack(outputs, 2), c
+    return torch.stack([grown(h, begun[-1]) for h in outputs], 3), c
+
+
+def of_input(x: Tensor, inside: Tensor, w: Direction) -> Pieces:
+    """The pieces of x [n, T, F]: W_x x_t is the same in all phrases, beta's inside and gamma's."""
+    z, beta = (x @ w.w_x.T).unsqueeze(1), inside.to(x.dtype).unsqueeze(-1)
+    both = torch.stack([beta, 1 - beta])
+    return lambda t, k: z[:, :, t] * both[:, :, :k, t]
+
+
+def of_states(y: Tensor, w: Direction) -> Pieces:
+    """The pieces of the layer below, y [2, n, p, T, H]."""
+    return lambda t, k: y[:, :, :k, t] @ w.w_x.T
+
+
+def rows_begun(inside: Tensor) -> list[int]:
+    """How many rows, from the first, have to be told apart from row 0 at each step."""
+    begun = inside.any(0).cumsum(1) > 0
+    found = (begun * torch.arange(len(begun), device=begun.device)[:, None]).amax(0) + 1
+    return [*found.tolist()[:-1], len(begun)]
 
 
 def decomposed_states(x: Tensor, phrases: Tensor, layers: list[list[Direction]]) -> Tensor:
     """All outputs of an LSTM as its node lays them out, [2, n, p, -1]: y, h and c.
 
-    x [n, T, F], phrases [n, p, T]: which steps are of the phrase.
+    x [n, T, F], phrases [n, p, T]: which steps are of the phrase. It takes the least time where
+    they are in the order of their first steps.
     """
     n, p, T = phrases.shape
-    inside = phrases.to(x.dtype).unsqueeze(-1)
-    y, hs, cs = torch.empty(0), [], []
-    for number, directions in enumerate(layers):
+    inside = torch.cat([phrases.new_zeros(n, 1, T), phrases], 1)
+    back = torch.tensor([0, *range(p, 0, -1)], device=x.device)  # in the order of the last steps
+    y: Tensor | None = None
+    hs, cs = [], []
+    for directions in layers:
         found = []
         for d, w in enumerate(directions):
-            if number:
-                a = y @ w.w_x.T
-            else:  # W_x x_t is the same in all phrases
-                z = (x @ w.w_x.T).unsqueeze(1)
-                a = torch.stack([z * inside, z * (1 - inside)]).reshape(2, n * p, T, -1)
-            out, c = decompose(a.flip(2) if d else a, w)
-            hs.append(out[:, :, -1])
-            cs.append(c)
-            found.append(out.flip(2) if d else out)
+            steps = inside[:, back].flip(2) if d else inside
+            begun = rows_begun(steps)
+            if y is None:
+                pieces = of_input(x.flip(1) if d else x, steps, w)
+            else:
+                pieces = of_states(y[:, :, back].flip(3) if d else y, w)
+                begun = [p + 1] * T if len(directions) > 1 else begun
+            out, c = decompose(pieces, w, begun)
+            hs.append(out[:, :, back, -1] if d else out[:, :, :, -1])
+            cs.append(c[:, :, back] if d else c)
+            found.append(out[:, :, back].flip(3) if d else out)
         y = torch.cat(found, -1)
-    flat = torch.cat([y.flatten(2), *hs, *cs], -1)
-    return flat.reshape(2, n, p, -1)
+    return torch.cat([y.flatten(3), *hs, *cs], -1)[:, :, 1:]  # type: ignore[union-attr]
 
 
 # ---- the network -------------------------------------------------------------------------------
