@@ -46,11 +46,14 @@ class ContextualDecomposition:
     sigma(beta + gamma + b) = L(beta) + L(gamma) + L(b): the mean of what each adds, over the orders
     that begin with the bias.
 
-    i_t g_t and f_t c_{t-1} are sums of products of these; beta takes a product if a factor is of
-    beta and none of gamma. A product of two biases is gamma's (the authors' code gives it to beta
-    at all steps of a phrase but its last: the same for single steps). h_t = o_t (L(beta_c) +
-    L(gamma_c)) with o_t whole. The affine head is applied to both, its bias is gamma's. Layers
-    hand on beta and gamma; a bidirectional one takes the sequence apart both ways.
+    x_t and the beta of h_{t-1} are one term inside the phrase, x_t and the gamma outside. i_t g_t
+    and f_t c_{t-1} are sums of products of such terms: beta takes a product if a factor is of beta
+    and none of gamma. h_t = o_t (L(beta_c) + L(gamma_c)), with o_t whole. The affine head is
+    applied to both, its bias is gamma's. Layers hand on beta and gamma; a bidirectional one takes
+    the sequence apart both ways.
+
+    All this is the authors' code, but for the product of two biases: gamma's here, there beta's at
+    all steps of a phrase but its last. For single steps, the book's use, both are the same.
 
     Parameters
     ----------
