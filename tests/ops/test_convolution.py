@@ -174,31 +174,58 @@ def test_any_geometry(n, per_group, groups, size, kernel, stride, padding, dilat
 # ---- the choice -------------------------------------------------------------------------------
 
 
-class _Gpu:
-    """What the choice asks of a tensor, without a GPU."""
-
-    def __init__(self, x):
-        self.device, self.dtype, self.shape = torch.device("cuda"), x.dtype, x.shape
-        self.dim, self.is_contiguous = x.dim, x.is_contiguous
-
-
-def test_only_what_was_measured_leaves_the_library(monkeypatch):
+@pytest.fixture
+def table(monkeypatch):
+    """An empty table, as a GPU of capability 9.0 would read it, here for CPU tensors."""
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
-    a, R, w, _, place = problem(GEOMETRIES[2], 2, "cpu", 3)
-    a, positions = _Gpu(a.bfloat16()), R.numel() // 8
+    monkeypatch.setattr(conv_table, "DEVICE", "cpu")
+    monkeypatch.setattr(conv_table, "FASTER", {})
+    return conv_table.FASTER
 
-    def choose(rule="positive", **changes):
+
+def test_only_what_was_measured_leaves_the_library(table):
+    a, R, w, _, place = problem(GEOMETRIES[2], 2, "cpu", 3)
+    a, positions = a.bfloat16(), R.numel() // 8
+    key = ((9, 0), "bfloat16", "positive", False, 4, 8, 2, (3, 3), (2, 2), (1, 1))
+    assert conv_table.describe(a, w, place["stride"], place["dilation"], 2, "positive") == key
+    assert conv_table.positions(R, 4) == (positions, positions)
+
+    def choose(rule="positive", R=R, a=a, **changes):
         p = {**place, **changes}
-        return conv_table.choose(a, R, w, p["stride"], p["dilation"], p["groups"], rule, False)
+        return conv_table.choose(a, R, w, p["stride"], p["dilation"], p["groups"], rule)
 
     assert choose() == "library"  # nothing is measured
-    key = conv_table.describe(a, w, place["stride"], place["dilation"], 2, "positive", False)
-    assert key == ((9, 0), "bfloat16", "positive", False, 4, 8, 2, (3, 3), (2, 2), (1, 1))
-    monkeypatch.setitem(conv_table.FASTER, key, ("tensor_cores", positions))
+    table[key] = (("tensor_cores", positions, None),)
     assert choose() == "tensor_cores"
-    assert choose("negative") == choose(stride=(1, 2)) == "library"
-    monkeypatch.setitem(conv_table.FASTER, key, ("tensor_cores", positions + 1))
-    assert choose() == "library"
+    last = choose(a=a.contiguous(memory_format=torch.channels_last))
+    assert choose("negative") == choose(stride=(1, 2)) == choose(a=a.half()) == last == "library"
+    assert choose(R=R[:2]) == "library"  # fewer positions
+    assert choose(R=torch.cat([R, R])) == "tensor_cores"
+    table[key] = (("tiles", 1, positions - 1), ("tensor_cores", positions, positions))
+    assert choose() == "tensor_cores"
+    assert choose(R=R[:2]) == "tiles"
+    assert choose(R=torch.cat([R, R])) == choose(R=R[:, :0]) == "library"
+
+
+def test_only_tensors_on_the_device_of_the_kernels_leave_the_library(table, monkeypatch):
+    a, R, w, _, place = problem(GEOMETRIES[2], 2, "cpu", 3)
+    key = conv_table.describe(a, w, place["stride"], place["dilation"], 2, "all")
+    table[key] = (("tiles", 1, None),)
+    args = (a, R, w, place["stride"], place["dilation"], 2, "all")
+    assert conv_table.choose(*args) == "tiles"
+    monkeypatch.setattr(conv_table, "DEVICE", "cuda")
+    assert conv_table.choose(*args) == "library"
+
+
+def test_auto_asks_the_table(table, monkeypatch):
+    a, R, w, b, place = problem(GEOMETRIES[2], 2, "cpu")
+    if not ops.is_native(a):
+        pytest.skip("native kernels are switched off")
+    asked = []
+    monkeypatch.setattr(conv_table, "choose", lambda *args: asked.append(args[-1]) or "library")
+    for rule, nonnegative in (("positive", False), ("negative", True), ("square", True)):
+        ops.zplus_conv(a, R, w, b, **place, rule=rule, nonnegative=nonnegative)
+    assert asked == ["positive", "all", "square"]  # one product of what cannot be negative
 
 
 def test_the_precision_is_what_convolutions_may_use():
@@ -210,13 +237,14 @@ def test_the_precision_is_what_convolutions_may_use():
     assert conv_table.precision_of(x.half()) == "float16"
 
 
-def test_nothing_is_chosen_without_a_measurement():
-    kernels = {kernel for kernel, _ in conv_table.FASTER.values()}
-    assert kernels <= {"tiles", "tensor_cores", "pixels"}
-    for key, (kernel, least) in conv_table.FASTER.items():
-        assert least > 0
-        assert key.precision in ("tf32", "float32", "bfloat16", "float16")
-        assert not (kernel == "tensor_cores" and key.precision == "float32")  # it would round
+def test_the_table_that_is_here_can_be_run():
+    for key, spans in conv_table.FASTER.items():
+        conv = conv_table.Conv(*key)
+        assert conv.precision in ("tf32", "float32", "bfloat16", "float16")
+        for kernel, first, last in spans:
+            assert kernel in ("tiles", "tensor_cores", "pixels")
+            assert 0 < first <= (first if last is None else last)
+            assert not (kernel == "tensor_cores" and conv.precision == "float32")  # it would round
 
 
 # ---- contracts --------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ Every layer answers the same questions, so that a rule is written once for all o
     transpose(s, w, like)   c = w^T s
     hand_back(s, w, like)   the same in the precision that was asked for
     relprop(u, R, w, ...)   Eq. 10.2 in one go, on native kernels where there are some
+    contributed(what, ...)  the same by a kernel that knows the rule, where one is faster
 
 u has the batch first; R and s have one leading axis of targets more.
 """
@@ -16,6 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -23,6 +25,7 @@ import torch
 from torch import Tensor
 
 from .. import ops
+from ..ops import conv_table
 from . import canonize
 from .facts import Node, is_product, nodes_in
 from .weights import PACKED, Weight, Weights
@@ -60,6 +63,21 @@ def unbroadcast(x: Tensor, shape: torch.Size) -> Tensor:
         if size == 1 and x.shape[i + 1] != 1:
             x = x.sum(i + 1, keepdim=True)
     return x
+
+
+@dataclass(frozen=True, eq=False)
+class Contributions:
+    """A fraction of a rule in the terms of `ops.zplus_conv`.
+
+    rule: what contributes, of the activations a that enter; low, high: its bounds, one for each
+    channel; known: whether the denominator is at hand, so that the general way need not compute it.
+    """
+
+    rule: str
+    a: Tensor
+    low: tuple[float, ...] = ()
+    high: tuple[float, ...] = ()
+    known: bool = False
 
 
 class Layer:
@@ -175,6 +193,17 @@ class Layer:
         z = self.forward(u, w, b) if z is None else z
         s = ops.stabilized_divide(R, z, None, eps)
         return self.multiply(u, self.hand_back(s, w, u), parts)
+
+    def contributed(
+        self, what: Contributions, R: Tensor, w: Weight, b: Tensor | None, eps: float
+    ) -> Tensor | None:
+        """Eq. 10.2 by contributions; None where no kernel for them was measured to be faster."""
+        return None
+
+
+def _channels_inside(w: Tensor) -> Tensor:
+    """W in the memory that our CUDA kernels read: channels last."""
+    return w.movedim(1, -1).contiguous().movedim(-1, 1)
 
 
 class Conv(Layer):
@@ -378,6 +407,26 @@ class Conv(Layer):
         packed = (forward, self._packed_transposed(back, u))
         rest = (b, z, self.kernel, *self.geometry, eps, parts)
         return ops.relprop_conv(u, R, *packed, *rest)
+
+    def contributed(self, what, R, w, b, eps) -> Tensor | None:
+        if self.transposed or self.crop is not None or (b is not None and b.dim() > 1):
+            return None
+        rule = f"{what.rule} z" if what.known else what.rule
+        place = (self.stride, self.dilation, self.groups)
+        kernel = conv_table.choose(what.a, R, w.plain, *place, rule)
+        if kernel == "library":
+            return None
+        return ops.zplus_conv(
+            what.a, R, w.packed("inside", _channels_inside), b, stride=self.stride,
+            padding=self.padding, dilation=self.dilation, groups=self.groups, rule=what.rule,
+            low=what.low, high=what.high, eps=eps, w_t=w.packed("exchanged", self._exchanged),
+            kernel=kernel,
+        )  # fmt: skip
+
+    def _exchanged(self, w: Tensor) -> Tensor:
+        """Both kinds of channels exchanged within each group."""
+        by_group = w.unflatten(0, (self.groups, -1))
+        return _channels_inside(by_group.transpose(1, 2).flatten(0, 1))
 
 
 class Linear(Layer):

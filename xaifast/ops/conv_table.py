@@ -1,15 +1,22 @@
 """Which convolutions run on a CUDA kernel of ours: those it was measured to be faster on.
 
-Everything else goes to the library (cuDNN through PyTorch, and our elementwise kernels between). An
-entry comes from a measurement of both on a GPU, never from a guess; there is none yet.
+Everything else goes to the library (cuDNN through PyTorch, and our elementwise kernels between).
+`conv_measured` holds what was measured on a GPU, never a guess: a layer that was not measured goes
+to the library. One that was takes a kernel of ours for as many positions as it was measured to be
+faster on, for every number between two neighbours of these, and for more than the largest.
 """
 
 from __future__ import annotations
 
+from math import prod
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+from .conv_measured import FASTER
+
+DEVICE = "cuda"  # where our kernels are
 
 
 class Conv(NamedTuple):
@@ -17,7 +24,7 @@ class Conv(NamedTuple):
 
     capability: tuple[int, int]  # of the GPU
     precision: str  # "tf32", "float32", "bfloat16" or "float16"
-    rule: str  # of zplus_conv; "+" behind it where no activation is negative
+    rule: str  # of zplus_conv; "all z" where the library need not compute z
     channels_last: bool  # memory of the activation; other layouts cost our kernels copies
     channels: int
     units: int
@@ -25,10 +32,6 @@ class Conv(NamedTuple):
     kernel: tuple[int, ...]
     stride: tuple[int, ...]
     dilation: tuple[int, ...]
-
-
-# (kernel of ours, from how many output positions on, in all samples and targets together)
-FASTER: dict[Conv, tuple[str, int]] = {}
 
 
 def precision_of(x: Tensor) -> str:
@@ -42,12 +45,12 @@ def precision_of(x: Tensor) -> str:
     return "tf32" if rounds else "float32"
 
 
-def describe(a, w, stride, dilation, groups, rule, nonnegative) -> Conv:
+def describe(a, w, stride, dilation, groups, rule) -> Conv:
     """The key of a convolution of CUDA tensors in FASTER."""
     return Conv(
         torch.cuda.get_device_capability(a.device),
         precision_of(a),
-        rule + "+" * bool(nonnegative),
+        rule,
         a.dim() == 4 and a.is_contiguous(memory_format=torch.channels_last),
         a.shape[1],
         w.shape[0],
@@ -58,11 +61,23 @@ def describe(a, w, stride, dilation, groups, rule, nonnegative) -> Conv:
     )
 
 
-def choose(a, R, w, stride, dilation, groups, rule, nonnegative) -> str:
+def positions(R: Tensor, dims: int) -> tuple[int, int | None]:
+    """The least and the largest number of outputs of one unit, all samples and targets counted.
+
+    They differ where a graph is recorded for batches of any size, which no choice may tie to one:
+    then one sample is the least, and None is the largest.
+    """
+    sizes = [n for i, n in enumerate(R.shape) if i != R.dim() - dims + 1]
+    fixed = [n for n in sizes if isinstance(n, int)]
+    return prod(fixed), prod(fixed) if len(fixed) == len(sizes) else None
+
+
+def choose(a, R, w, stride, dilation, groups, rule) -> str:
     """The kernel of zplus_conv: "library", unless another was measured faster on such tensors."""
-    if not FASTER or a.device.type != "cuda" or not 3 <= a.dim() <= 4:
+    if not FASTER or a.device.type != DEVICE or not 3 <= a.dim() <= 4:
         return "library"
-    key = describe(a, w, stride, dilation, groups, rule, nonnegative)
-    kernel, least = FASTER.get(key, ("library", 0))
-    positions = R.numel() // max(w.shape[0], 1)
-    return kernel if positions >= least else "library"
+    least, most = positions(R, a.dim())
+    for kernel, first, last in FASTER.get(describe(a, w, stride, dilation, groups, rule), ()):
+        if first <= least and (last is None or (most is not None and most <= last)):
+            return kernel
+    return "library"

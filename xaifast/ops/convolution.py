@@ -90,7 +90,9 @@ def zplus_conv(
     if not is_native(a):
         return reference.zplus_conv(a, R, w, None, b, *place, nonnegative, eps, "library")
     if kernel == "auto":
-        kernel = conv_table.choose(a, R, w, stride, dilation, groups, rule, nonnegative)
+        one_term = nonnegative and rule in ("positive", "negative")
+        rule_measured = "all" if one_term else rule
+        kernel = conv_table.choose(a, R, w, stride, dilation, groups, rule_measured)
     return _native.zplus_conv(a, R, w, w_t, b, *place, nonnegative, float(eps), kernel)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .. import reference
 from ..graph.facts import Node
-from ..graph.layers import Layer
+from ..graph.layers import Contributions, Layer
 from ..graph.run import Balance, NodeCall
 from ..graph.weights import Weight
 
@@ -103,21 +103,26 @@ class Part:
     eps: the stabilizer, one number or one for each sample; parts: 2 if u and w hold
     two parts side by side; where: outputs of which relevance is taken (None: all); z: the
     denominator, if it is known already; coefficient: a factor.
+
+    by: what a kernel computes at once, of the layer's own weight unless its rule is "all". It says
+    the same as u and w, which may then be functions: called where no such kernel is faster.
     """
 
-    u: Tensor | None
-    w: Weight | Tensor
+    u: Tensor | Callable[[], Tensor] | None
+    w: Weight | Tensor | Callable[[], Weight]
     b: Tensor | None = None
     eps: float | Tensor = 1e-6
     parts: int = 1
     where: Tensor | None = None
     z: Tensor | None = None
     coefficient: float = 1.0
+    by: Contributions | None = None
 
     @property
     def weight(self) -> Weight:
         """The weight w, a plain tensor wrapped."""
-        return Weight(self.w) if isinstance(self.w, Tensor) else self.w
+        w = self.w() if callable(self.w) else self.w
+        return Weight(w) if isinstance(w, Tensor) else w
 
 
 class LinearRule(Rule):
@@ -170,7 +175,11 @@ def _propagate_part(
     layer: Layer, part: Part, a: Tensor, R: Tensor, balance: Balance | None
 ) -> Tensor:
     R = R if part.where is None else R * part.where
-    u = part.u
+    if balance is None:
+        message = _by_contributions(layer, part, R)
+        if message is not None:
+            return message
+    u = part.u() if callable(part.u) else part.u
     if u is None:
         return _spread(layer, part, a, R, balance)
     if balance is not None:
@@ -180,6 +189,17 @@ def _propagate_part(
         z = reference.stabilize(z, part.eps)
         return layer.relprop(u, R, part.weight, None, 0.0, part.parts, z)
     return layer.relprop(u, R, part.weight, part.b, part.eps, part.parts, part.z)
+
+
+def _by_contributions(layer: Layer, part: Part, R: Tensor) -> Tensor | None:
+    """The part by a kernel for its contributions, or None where none is faster."""
+    by = part.by
+    if by is None and isinstance(part.u, Tensor) and part.z is None and part.parts == 1:
+        by = Contributions("all", part.u)
+    if by is None or isinstance(part.eps, Tensor):
+        return None
+    w = part.weight if by.rule == "all" else layer.weight
+    return layer.contributed(by, R, w, part.b, part.eps)
 
 
 def _spread(layer: Layer, part: Part, a: Tensor, R: Tensor, balance: Balance | None) -> Tensor:

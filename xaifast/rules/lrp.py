@@ -6,7 +6,9 @@ denominator, those over j do not; `bias=False` leaves it out everywhere.
 
 from __future__ import annotations
 
+import functools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -15,7 +17,7 @@ from torch import Tensor
 from .. import ops
 from ..errors import wrong_type, wrong_value
 from ..graph.facts import Node
-from ..graph.layers import Layer, transposed, unbroadcast
+from ..graph.layers import Contributions, Layer, transposed, unbroadcast
 from ..graph.weights import Weight
 from .base import LinearRule, Part, Rule
 
@@ -102,7 +104,8 @@ class Epsilon(LinearRule):
         b = _counted(layer.bias, self)
         if b is None and layer.bias is not None:
             z = layer.forward(a, layer.weight)
-        yield Part(a, layer.weight, b, self._eps(z), z=z)
+        by = Contributions("all", a, known=True)
+        yield Part(a, layer.weight, b, self._eps(z), z=z, by=by)
 
     def check(self, node: Node) -> str | None:
         return None if node.kind == "add" else super().check(node)
@@ -206,9 +209,9 @@ class ZPlus(LinearRule):
         return True
 
 
-def _split(layer: Layer, a: Tensor) -> Tensor:
-    """What enters the signed weights: a, or its two parts where it may be negative."""
-    return a if layer.nonnegative_input else layer.split_signs(a)
+def _split(layer: Layer, a: Tensor) -> Tensor | Callable[[], Tensor]:
+    """What enters the signed weights: a, or its two parts, made once, where it may be negative."""
+    return a if layer.nonnegative_input else functools.cache(lambda: layer.split_signs(a))
 
 
 def _positive_part(layer, a, u, b, eps, coefficient=1.0) -> Part:
@@ -216,8 +219,12 @@ def _positive_part(layer, a, u, b, eps, coefficient=1.0) -> Part:
     b = None if b is None else b.clamp(min=0)
     if u is a:
         return Part(u, _plus(layer), b, eps, coefficient=coefficient)
-    w = layer.stack(_plus(layer), _minus(layer), "[w+, w-]")
-    return Part(u, w, b, eps, parts=2, coefficient=coefficient)
+    by = Contributions("positive", a)
+    return Part(u, lambda: _signs(layer), b, eps, parts=2, coefficient=coefficient, by=by)
+
+
+def _signs(layer: Layer) -> Weight:
+    return layer.stack(_plus(layer), _minus(layer), "[w+, w-]")
 
 
 def _negative_part(layer, a, u, b, eps, coefficient=1.0) -> Part:
@@ -225,8 +232,12 @@ def _negative_part(layer, a, u, b, eps, coefficient=1.0) -> Part:
     b = None if b is None else b.clamp(max=0)
     if u is a:
         return Part(u, _minus(layer), b, eps, coefficient=coefficient)
-    w = layer.stack(_minus(layer), _plus(layer), "[w-, w+]")
-    return Part(u, w, b, eps, parts=2, coefficient=coefficient)
+    by = Contributions("negative", a)
+
+    def w() -> Weight:
+        return layer.stack(_minus(layer), _plus(layer), "[w-, w+]")
+
+    return Part(u, w, b, eps, parts=2, coefficient=coefficient, by=by)
 
 
 @dataclass(repr=False)
@@ -365,6 +376,8 @@ class Gamma(LinearRule):
 
 # ---- first layers ----------------------------------------------------------------------------
 
+FEW = 16  # channels up to which a kernel is handed the bounds of a box as numbers
+
 
 @dataclass(repr=False)
 class ZBox(LinearRule):
@@ -417,11 +430,18 @@ class ZBox(LinearRule):
                 "ZBox: low and high", "must be finite and ordered, low < high",
                 f"low={self.low!r} and high={self.high!r}", "Pass the bounds of the inputs.",
             )  # fmt: skip
+        # Read here: in a recorded run no tensor has a value.
+        self._numbers = [
+            (x.shape, x.flatten().tolist() if x.numel() <= FEW else []) for x in (low, high)
+        ]
 
     def parts(self, layer, a, z):
-        u = layer.stack_inputs(a - self._bound(self.low, a), a - self._bound(self.high, a))
-        w = layer.stack(_plus(layer), _minus(layer), "[w+, w-]")
-        yield Part(u, w, None, self.stabilizer, parts=2)
+        def u() -> Tensor:
+            return layer.stack_inputs(a - self._bound(self.low, a), a - self._bound(self.high, a))
+
+        low, high = (_by_channel(*bound, a) for bound in self._numbers)
+        by = Contributions("box", a, low, high) if low and high else None
+        yield Part(u, lambda: _signs(layer), None, self.stabilizer, parts=2, by=by)
 
     def check(self, node: Node) -> str | None:
         shape = (1, *(int(n) for n in node.inputs[0].shape))
@@ -437,6 +457,14 @@ class ZBox(LinearRule):
 
     def _bound(self, value: float | Tensor, a: Tensor) -> float | Tensor:
         return value.to(a) if isinstance(value, Tensor) else value
+
+
+def _by_channel(shape: torch.Size, numbers: list[float], a: Tensor) -> tuple[float, ...]:
+    """A bound as one number for each of a few channels; empty if it is no such bound."""
+    sizes = (*[1] * (a.dim() - len(shape)), *shape)
+    if not numbers or a.shape[1] > FEW or any(n != 1 for n in sizes[2:]):
+        return ()
+    return tuple(numbers) * (1 if len(numbers) > 1 else a.shape[1])
 
 
 @dataclass(repr=False)
@@ -478,7 +506,7 @@ class WSquare(LinearRule):
         b = _counted(layer.bias, self)
         yield Part(
             None, layer.derive("w^2", torch.square), None if b is None else b.square(),
-            self.stabilizer,
+            self.stabilizer, by=Contributions("square", a),
         )  # fmt: skip
 
     def check(self, node: Node) -> str | None:
