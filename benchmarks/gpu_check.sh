@@ -32,6 +32,12 @@ step kernels 35 python -m benchmarks.kernels --device cuda --json "$out/kernels.
 step lrp 40 python -m benchmarks.lrp --device cuda --batches 1 64 --rounds 3 --json "$out/lrp.json"
 step attr 40 python -m benchmarks.attr --device cuda --rounds 1 --json "$out/attr.json"
 step occlusion 35 python -m benchmarks.occlusion --device cuda --rounds 1 --json "$out/occlusion.json"
+# Which convolutions shall run on a kernel of ours: the most usual first, in the time that is left.
+left=$((465 - SECONDS < 100 ? 465 - SECONDS : 100))
+if [ "$left" -ge 30 ]; then
+  step conv_table "$left" python -m benchmarks.fit_conv_table --rounds 3 --seconds $((left - 20)) \
+    --out "$out/conv_measured.py" --json "$out/conv_table.json"
+fi
 
 printf '\n=== after %s s\n' "$SECONDS"
 printf '%s\n' "${summary[@]}"

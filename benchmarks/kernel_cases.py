@@ -219,6 +219,49 @@ def relprop_linear(m: Maker) -> Case:
     )  # fmt: skip
 
 
+def _conv(m: Maker, kernel: str, rule: str, channels: int, edge: int) -> Case:
+    """By one of our kernels, which are for CUDA; on the CPU by the library. Channels lie inside."""
+    last, units = torch.channels_last, m.size(64, 8)
+    a = m.normal(m.size(8, 1), channels, edge, edge).contiguous(memory_format=last)
+    R = m.normal(len(a), units, edge, edge).contiguous(memory_format=last)
+    w = (m.normal(units, channels, 3, 3) / 8).contiguous(memory_format=last)
+    w_t = w.transpose(0, 1).contiguous(memory_format=last)
+    kernel = kernel if m.device == "cuda" else "library"
+    box = ([-4.0] * channels, [4.0] * channels) if rule == "box" else ([], [])
+    low, high = (-4.0, 4.0) if rule == "box" else (0.0, 0.0)
+
+    def aten() -> Tensor:
+        conv, back = torch.nn.functional.conv2d, torch.nn.functional.conv_transpose2d
+        u, v = (a - low, a - high) if rule == "box" else (a.clamp(min=0), a.clamp(max=0))
+        plus, minus = w.clamp(min=0), w.clamp(max=0)
+        z = conv(u, plus, padding=1) + conv(v, minus, padding=1)
+        s = reference.stabilized_divide(R, z, None, EPS)
+        return u * back(s, plus, padding=1) + v * back(s, minus, padding=1)
+
+    ones = [1, 1]
+    return Case(
+        f"zplus_conv, {rule}, {kernel}", sizes(a, w),
+        lambda: native.zplus_conv(a, R, w, w_t, None, ones, ones, ones, 1, rule, *box, False, EPS,
+                                  kernel),
+        aten, size_of(a, R, w, a), 2 * 2 * 2 * R.numel() * channels * 9, exact=1e-2,
+    )  # fmt: skip
+
+
+@case
+def zplus_conv(m: Maker) -> Case:
+    return _conv(m, "tiles", "positive", m.size(64, 8), m.size(56, 14))
+
+
+@case
+def zplus_conv_on_tensor_cores(m: Maker) -> Case:
+    return _conv(m, "tensor_cores", "positive", m.size(64, 8), m.size(56, 14))
+
+
+@case
+def zplus_conv_of_a_first_layer(m: Maker) -> Case:
+    return _conv(m, "pixels", "box", 3, m.size(224, 14))
+
+
 # ---- sampling and windows --------------------------------------------------------------------
 
 
