@@ -252,9 +252,12 @@ def zplus_conv(m: Maker) -> Case:
     return _conv(m, "tiles", "positive", m.size(64, 8), m.size(56, 14))
 
 
-@case
 def zplus_conv_on_tensor_cores(m: Maker) -> Case:
     return _conv(m, "tensor_cores", "positive", m.size(64, 8), m.size(56, 14))
+
+
+if torch.cuda.is_available():  # on the CPU it would be the case above once more
+    case(zplus_conv_on_tensor_cores)
 
 
 @case

@@ -1,5 +1,6 @@
 """Rules through zplus_conv, where a kernel is said to be faster: the same maps as without it."""
 
+import copy
 import functools
 
 import nets
@@ -97,6 +98,17 @@ def test_every_rule_gives_the_same_map(rule, signed_calls, relu_calls, geometry,
         found = forced()
         assert close(lrp.attribute(x, start=start), expected)
         assert found == (relu_calls if relu else signed_calls)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize(("rule", "signed_calls", "relu_calls"), CALLS, ids=repr)
+def test_a_kernel_on_cuda_gives_the_same_map(rule, signed_calls, relu_calls, monkeypatch):
+    model, x = model_of("no bias", relu=False)
+    model, x = copy.deepcopy(model).cuda(), x.cuda()
+    lrp, start = LRP(model, c.Uniform(rule)), signed(2, *model(x).shape, device="cuda")
+    expected = lrp.attribute(x, start=start)
+    monkeypatch.setattr(conv_table, "choose", lambda *_: "naive")
+    assert close(lrp.attribute(x, start=start), expected)
 
 
 def test_gamma_below_a_relu_is_one_product(forced):
