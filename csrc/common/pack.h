@@ -104,7 +104,7 @@ XAI_HOST_DEVICE inline void store(T* p, const Compute<T> (&x)[W]) {
 
 // Whether packs may start at each of these pointers.
 template <class... P>
-inline bool start_packs(const P*... p) {
+XAI_HOST_DEVICE inline bool start_packs(const P*... p) {
   return ((reinterpret_cast<std::uintptr_t>(p) % kPackBytes == 0) && ...);
 }
 

@@ -24,15 +24,22 @@ struct DivideElement {
     constexpr std::int64_t W = kPackWidth<T>;
     const bool targets_start_packs = shape.targets == 1 || size() % W == 0;
     const bool rows_start_packs = b == nullptr || shape.length % W == 0;
-    return targets_start_packs && rows_start_packs && start_packs(R, z, s);
+    const bool biases_start_packs = !shape.channels_last || start_packs(b);
+    return targets_start_packs && rows_start_packs && biases_start_packs && start_packs(R, z, s);
   }
 
   // z[i, i + W) += b, where the W positions lie in one row.
   template <int W>
   XAI_HOST_DEVICE void add_bias(std::int64_t i, C (&zi)[W]) const {
     const std::int64_t row = i / shape.length;
-    const T* k = b + (shape.channels_last ? i - row * shape.length : row % shape.channels);
-    for (int w = 0; w < W; ++w) zi[w] += widen<T>(k[shape.channels_last ? w : 0]);
+    C bi[W];
+    if (shape.channels_last) {
+      load<W>(b + i - row * shape.length, bi);
+    } else {
+      const C one = widen<T>(b[row % shape.channels]);
+      for (int w = 0; w < W; ++w) bi[w] = one;
+    }
+    for (int w = 0; w < W; ++w) zi[w] += bi[w];
   }
 
   template <int W>

@@ -146,6 +146,16 @@ void test_divide() {
   const DivideShape p{1, 17, 1, 1, false};
   const DivideElement<T> element{R.data() + 1, z.data() + 1, nullptr, s.data(), p, 0};
   check(!element.packs(), label<T>("stabilized_divide", {}) + ": packs of unaligned pointers");
+  auto packs = poison<T>(16);
+  const DivideShape last{1, 2, 8, 8, true};  // a bias that no pack may start at
+  for (const int64_t shift : {0, 1}) {
+    const T* b = R.data() + shift;
+    const DivideElement<T> biased{z.data(), z.data(), b, packs.data(), last, 0};
+    check(biased.packs() == (shift == 0), label<T>("stabilized_divide", {shift}) + ": bias packs");
+    play_packs<T>(biased, kPlays[0]);
+    const Doubles want = naive_divide<T>(z, z, b, last, 0);
+    expect(label<T>("stabilized_divide", {shift}) + " biased", packs, want);
+  }
 }
 
 // ---- multiply_parts and split_signs -----------------------------------------------------------

@@ -204,6 +204,66 @@ void test_tile(const ConvShape& p, std::size_t geometry, double rounding) {
   expect_both(name_of<T>(kTensorCores ? "tensor cores" : "tiles", p, geometry), m, s, r, rounding);
 }
 
+// Numbers in memory that does not start a pack.
+template <class T>
+std::vector<T> shifted(const std::vector<T>& x) {
+  std::vector<T> y(1, T(0));
+  y.insert(y.end(), x.begin(), x.end());
+  return y;
+}
+
+// Whole chunks everywhere, but the relevance or the bias starts at an odd place.
+template <class T, bool kTensorCores>
+void test_unaligned(double rounding) {
+  using K = TileTraits<T, kTensorCores, false, 2>;
+  using Back = TileTraits<T, kTensorCores, true, 2>;
+  const auto p = shape_of(kGeometries[5], ConvRule::kPositive, false, 2);
+  for (const bool bias : {false, true}) {
+    Memory<T> m(p, true);
+    Doubles r;
+    const Doubles s = naive_conv(p, m, r);
+    const std::vector<T> other = shifted(bias ? m.b : m.R);
+    ConvTensors<T> x = m.tensors();
+    check(chunks_align(p, x), label<T>("tiles", {}) + ": aligned chunks");
+    (bias ? x.b : x.R) = other.data() + 1;
+    check(!chunks_align(p, x), label<T>("tiles", {}) + ": chunks of unaligned pointers");
+    play_tiles<K>(p, x, kEps);
+    play_tiles<Back>(p, x, kEps);
+    expect_both(name_of<T>("unaligned tiles", p, 5), m, s, r, rounding);
+  }
+}
+
+template <class T>
+void test_unaligned_pixels() {
+  const Geometry g{1, 1, 3, 24, {9, 8}, {3, 3}, {1, 1}, {1, 1}, {1, 1}};
+  const auto p = shape_of(g, ConvRule::kBox, false, 1);
+  for (const bool aligned : {true, false}) {
+    Memory<T> m(p, true);
+    Doubles r;
+    const Doubles s = naive_conv(p, m, r);
+    const std::vector<T> other = shifted(m.R);
+    ConvTensors<T> x = m.tensors();
+    if (!aligned) x.R = other.data() + 1;
+    play_pixels<T>(p, x, kEps);
+    expect_both(name_of<T>("pixels", p, aligned ? 0 : 1), m, s, r);
+  }
+}
+
+// A thread's columns are neighbours, and every column lies in one slot.
+template <class K>
+void test_columns() {
+  std::vector<int> found(K::kColumns, 0);
+  for (int slot = 0; slot < K::kColumns; ++slot) ++found[static_cast<std::size_t>(K::column(slot))];
+  for (const int n : found) check(n == 1, "columns of the slots");
+  for (int thread = 0; thread < K::kThreads; ++thread) {
+    const int first = K::column(K::slot(thread, 0));
+    for (int j = 0; j < K::kEach; ++j) {
+      check(K::column(K::slot(thread, j)) == first + j, "neighbouring columns");
+    }
+    check(first % K::kEach == 0, "columns that start packs");
+  }
+}
+
 template <class T, bool kTensorCores>
 void test_tiles(double rounding) {
   for (std::size_t i = 0; i < std::size(kGeometries); ++i) {
@@ -283,5 +343,12 @@ int main() {
   test_tiles<float, true>(0x1p10);  // s enters the second product rounded to tf32
   test_tiles<BFloat16, true>(1);
   test_tiles<Float16, true>(1);
+  test_unaligned<float, false>(1);
+  test_unaligned<float, true>(0x1p10);
+  test_unaligned<Float16, true>(1);
+  test_unaligned_pixels<float>();
+  test_unaligned_pixels<BFloat16>();
+  test_columns<TileTraits<float, false, false, 1>>();
+  test_columns<TileTraits<float, true, false, 1>>();
   return report();
 }

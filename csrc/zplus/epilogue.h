@@ -1,5 +1,6 @@
-// What happens to a sum before it leaves the registers: the division behind the first product, the
-// multiplication behind the second.
+// What happens to sums before they leave the registers: the division behind the first product, the
+// multiplication behind the second. A call takes W neighbouring channels from k or j on, which must
+// start a pack of memory if W > 1.
 #pragma once
 
 #include "common/pack.h"
@@ -17,13 +18,17 @@ struct DivideEpilogue {
   std::int64_t outputs, channels, targets;
   C eps;
 
-  XAI_HOST_DEVICE void operator()(std::int64_t position, std::int64_t k, const C (&z)[1]) const {
-    const C d = b == nullptr ? z[0] : z[0] + widen<T>(b[k]);
+  template <int W>
+  XAI_HOST_DEVICE void operator()(std::int64_t position, std::int64_t k, const C (&z)[1][W]) const {
+    C d[W] = {}, x[W];
+    if (b != nullptr) load<W>(b + k, d);
+    for (int w = 0; w < W; ++w) d[w] += z[0][w];
     const std::int64_t at = position * channels + k;
     XAI_NO_UNROLL
     for (std::int64_t t = 0; t < targets; ++t) {
-      s[t * outputs + at] =
-          narrow<T>(stabilized_quotient<C>(widen<T>(R[t * outputs + at]), d, eps));
+      load<W>(R + t * outputs + at, x);
+      for (int w = 0; w < W; ++w) x[w] = stabilized_quotient<C>(x[w], d[w], eps);
+      store<W>(s + t * outputs + at, x);
     }
   }
 };
@@ -37,14 +42,18 @@ struct MultiplyEpilogue {
   std::int64_t positions, channels;  // of one target
   const ConvShape* shape;
 
+  template <int W>
   XAI_HOST_DEVICE void operator()(std::int64_t position, std::int64_t j,
-                                  const C (&c)[kTerms]) const {
-    const C aj = widen<T>(a[position % positions * channels + j]);
-    C x = input_term<C>(*shape, 0, j, aj) * c[0];
-    if constexpr (kTerms == 2) {
-      if (shape->terms() == 2) x += input_term<C>(*shape, 1, j, aj) * c[1];
+                                  const C (&c)[kTerms][W]) const {
+    C aj[W], x[W];
+    load<W>(a + position % positions * channels + j, aj);
+    for (int w = 0; w < W; ++w) {
+      x[w] = input_term<C>(*shape, 0, j + w, aj[w]) * c[0][w];
+      if constexpr (kTerms == 2) {
+        if (shape->terms() == 2) x[w] += input_term<C>(*shape, 1, j + w, aj[w]) * c[1][w];
+      }
     }
-    r[position * channels + j] = narrow<T>(x);
+    store<W>(r + position * channels + j, x);
   }
 };
 

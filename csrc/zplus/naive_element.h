@@ -24,7 +24,7 @@ struct NaiveDivide {
     const std::int64_t K = p.groups * p.units, k = i % K, group = k / p.units;
     const std::int64_t position = i / K, o1 = position % p.out[1],
                        o0 = position / p.out[1] % p.out[0], n = position / p.out[1] / p.out[0];
-    C z[1] = {};
+    C z[1][1] = {};
     XAI_NO_UNROLL
     for (std::int64_t tap = 0; tap < p.taps(); ++tap) {
       const std::int64_t i0 = o0 * p.stride[0] - p.padding[0] + tap / p.kernel[1] * p.dilation[0];
@@ -36,7 +36,7 @@ struct NaiveDivide {
       XAI_NO_UNROLL
       for (std::int64_t c = 0; c < p.channels; ++c) {
         for (int t = 0; t < p.terms(); ++t) {
-          z[0] +=
+          z[0][0] +=
               input_term<C>(p, t, c, widen<T>(a[c])) * weight_term<C>(p.rule, t, widen<T>(w[c]));
         }
       }
@@ -61,7 +61,7 @@ struct NaiveMultiply {
     const std::int64_t J = p.groups * p.channels, j = i % J, group = j / p.channels;
     const std::int64_t position = i / J, i1 = position % p.in[1], i0 = position / p.in[1] % p.in[0],
                        image = position / p.in[1] / p.in[0];
-    C c[2] = {};
+    C c[2][1] = {};
     XAI_NO_UNROLL
     for (std::int64_t tap = 0; tap < p.taps(); ++tap) {
       const std::int64_t d0 = i0 + p.padding[0] - tap / p.kernel[1] * p.dilation[0];
@@ -74,8 +74,8 @@ struct NaiveMultiply {
       const T* w = x.w_t + (j * p.taps() + tap) * p.units;
       XAI_NO_UNROLL
       for (std::int64_t k = 0; k < p.units; ++k) {
-        c[0] += weight_term<C>(p.rule, 0, widen<T>(w[k])) * widen<T>(s[k]);
-        c[1] += weight_term<C>(p.rule, 1, widen<T>(w[k])) * widen<T>(s[k]);  // or not used
+        c[0][0] += weight_term<C>(p.rule, 0, widen<T>(w[k])) * widen<T>(s[k]);
+        c[1][0] += weight_term<C>(p.rule, 1, widen<T>(w[k])) * widen<T>(s[k]);  // or not used
       }
     }
     multiply_epilogue<2>(p, x)(position, j, c);

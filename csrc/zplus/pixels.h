@@ -74,13 +74,25 @@ struct PixelBlock {
     team.each([&](int thread, auto& r) {
       const std::int64_t position = block * K::kThreads + thread;
       if (position >= p.batch * p.out[0] * p.out[1]) return;
-      const auto epilogue = divide_epilogue(p, x, eps);
-      XAI_UNROLL(K::kUnits)
-      for (int k = 0; k < K::kUnits; ++k) {
-        const float z[1] = {r.z[k]};
-        if (unit + k < p.units) epilogue(position, unit + k, z);
+      if (p.units % kPackWidth<T> == 0 && start_packs(x.R, x.b, x.s)) {
+        finish<kPackWidth<T>>(position, unit, r.z, eps);
+      } else {
+        finish<1>(position, unit, r.z, eps);
       }
     });
+  }
+
+  // The units of a thread, W at a time.
+  template <int W>
+  XAI_HOST_DEVICE void finish(std::int64_t position, std::int64_t unit,
+                              const float (&sums)[K::kUnits], double eps) const {
+    const auto epilogue = divide_epilogue(p, x, eps);
+    XAI_UNROLL(K::kUnits / W)
+    for (int k = 0; k < K::kUnits; k += W) {
+      float z[1][W];
+      for (int w = 0; w < W; ++w) z[0][w] = sums[k + w];
+      if (unit + k < p.units) epilogue(position, unit + k, z);
+    }
   }
 
   XAI_HOST_DEVICE void add_taps(int position, int tap, float (&z)[K::kUnits]) const {
@@ -149,7 +161,7 @@ struct PixelBlock {
       const auto epilogue = multiply_epilogue<2>(p, x);
       XAI_UNROLL(kPixelChannels)
       for (int c = 0; c < kPixelChannels; ++c) {
-        const float both[2] = {r.c[0][c], r.c[1][c]};
+        const float both[2][1] = {{r.c[0][c]}, {r.c[1][c]}};
         if (c < p.channels) epilogue((image * p.in[0] + j0) * p.in[1] + j1, c, both);
       }
     });

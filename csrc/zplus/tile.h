@@ -39,15 +39,21 @@ struct TileTraits {
   static constexpr int kLoadRows = kRows / kRowStep, kLoadColumns = kColumns / kRowStep;
   static constexpr int kEach = 8;  // rows, and columns, of the results of a thread
 
-  // Results of a thread: rows row(thread, i) and columns column(thread, j). On tensor cores four
-  // warps have a quarter of the tile each, in tiles of 16 x 8; else a thread's are spread.
+  // Results of a thread: rows row(thread, i), and columns that lie in shared memory at
+  // slot(thread, j). On tensor cores four warps have a quarter of the tile each, in tiles of 16 x
+  // 8; else a thread's are spread. Which column lies in a slot is chosen so that a thread has
+  // neighbours: column(slot(thread, j)) = column(slot(thread, 0)) + j.
   XAI_HOST_DEVICE static int row(int thread, int i) {
     if (!kTensorCores) return thread / 8 + 16 * i;
     return thread / 32 % 2 * 64 + i / 2 * 16 + i % 2 * 8 + thread % 32 / 4;
   }
-  XAI_HOST_DEVICE static int column(int thread, int j) {
+  XAI_HOST_DEVICE static int slot(int thread, int j) {
     if (!kTensorCores) return thread % 8 + 8 * j;
     return thread / 64 * 32 + j / 2 * 8 + thread % 4 * 2 + j % 2;
+  }
+  XAI_HOST_DEVICE static int column(int slot) {
+    if (!kTensorCores) return slot % 8 * 8 + slot / 8;
+    return slot / 32 * 32 + slot % 8 / 2 * 8 + slot % 32 / 8 * 2 + slot % 2;
   }
 };
 
@@ -132,7 +138,7 @@ class Tile {
     }
     XAI_UNROLL(K::kLoadColumns)
     for (int i = 0; i < K::kLoadColumns; ++i) {
-      const int n = place_.columns * K::kColumns + thread / K::kChunks + i * K::kRowStep;
+      const int n = place_.columns * K::kColumns + K::column(thread / K::kChunks + i * K::kRowStep);
       const std::int64_t row = static_cast<std::int64_t>(place_.group) * g_.columns + n;
       r.weight[i] = n < g_.columns ? weight + row * g_.all_taps * g_.depth : nullptr;
     }
@@ -244,12 +250,12 @@ class Tile {
         }
       }
     }
-    const int column = thread / 64 * 32 + thread % 32 / 4;
+    const int slot = thread / 64 * 32 + thread % 32 / 4;
     XAI_UNROLL(4)
     for (int j = 0; j < 4; ++j) {
       XAI_UNROLL(2)
       for (int e = 0; e < 2; ++e) {
-        const Word w = word(weight + (column + 8 * j) * K::kPitch, first + e * 4);
+        const Word w = word(weight + (slot + 8 * j) * K::kPitch, first + e * 4);
         XAI_UNROLL(K::kTerms)
         for (int p = 0; p < K::kTerms; ++p) r.b[p][j][e] = weight_word(p, w);
       }
@@ -265,7 +271,7 @@ class Tile {
     XAI_UNROLL(K::kEach)
     for (int i = 0; i < K::kEach; ++i) {
       a[i] = load_pack<kPlain>(source + K::row(thread, i) * K::kPitch + k);
-      w[i] = load_pack<kPlain>(weight + K::column(thread, i) * K::kPitch + k);
+      w[i] = load_pack<kPlain>(weight + K::slot(thread, i) * K::kPitch + k);
     }
     XAI_UNROLL(kPlain)
     for (int e = 0; e < kPlain; ++e) {
@@ -294,17 +300,29 @@ class Tile {
         const int row = place_.rows * K::kRows + K::row(thread, i);
         if (row >= g_.rows) continue;
         const GatherRow at(g_, result_size(), row);
-        XAI_UNROLL(K::kEach)
-        for (int j = 0; j < K::kEach; ++j) {
-          const int column = place_.columns * K::kColumns + K::column(thread, j);
-          if (column >= g_.columns) continue;
-          float sums[K::kSums];
-          for (int q = 0; q < K::kSums; ++q) sums[q] = r.sums[q][i][j];
-          epilogue(at.position, static_cast<std::int64_t>(place_.group) * g_.columns + column,
-                   sums);
+        if (aligned_) {
+          finish_row<kPackWidth<T>>(epilogue, at.position, thread, i, r);
+        } else {
+          finish_row<1>(epilogue, at.position, thread, i, r);
         }
       }
     });
+  }
+
+  // One row of a thread, W columns at a time; aligned columns are there as a pack or not.
+  template <int W, class Epilogue>
+  XAI_HOST_DEVICE void finish_row(const Epilogue& epilogue, std::int64_t position, int thread,
+                                  int i, const Registers& r) const {
+    const int first = place_.columns * K::kColumns + K::column(K::slot(thread, 0));
+    XAI_UNROLL(K::kEach / W)
+    for (int j = 0; j < K::kEach; j += W) {
+      if (first + j >= g_.columns) continue;
+      float sums[K::kSums][W];
+      for (int q = 0; q < K::kSums; ++q) {
+        for (int w = 0; w < W; ++w) sums[q][w] = r.sums[q][i][j + w];
+      }
+      epilogue(position, static_cast<std::int64_t>(place_.group) * g_.columns + first + j, sums);
+    }
   }
 
   Team& team_;
@@ -317,11 +335,12 @@ class Tile {
   const Gather g_;
 };
 
-// Whether all chunks start at 16 bytes and are whole.
+// Whether all chunks, and all packs of results, start at 16 bytes and are whole.
 template <class T>
 bool chunks_align(const ConvShape& p, const ConvTensors<T>& x) {
   constexpr std::int64_t W = kPackWidth<T>;
-  return p.channels % W == 0 && p.units % W == 0 && start_packs(x.a, x.s, x.w, x.w_t);
+  return p.channels % W == 0 && p.units % W == 0 &&
+         start_packs(x.a, x.R, x.w, x.w_t, x.b, x.s, x.r);
 }
 
 struct TileGrid {
