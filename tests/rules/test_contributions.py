@@ -196,6 +196,17 @@ def test_a_report_counts_step_by_step(forced):
 # ---- by the table ----------------------------------------------------------------------------
 
 
+def test_products_in_bfloat16_are_the_librarys(forced):
+    model, x = model_of("2d", relu=True)
+    x = x.float()
+    model = copy.deepcopy(model).float()
+    found = forced()
+    LRP(model, c.Uniform(r.ZPlus()), precision="bfloat16").attribute(x, start=model(x))
+    assert found == []
+    LRP(model, c.Uniform(r.ZPlus())).attribute(x, start=model(x))
+    assert found == ["all"]
+
+
 def test_the_table_that_is_here_sends_nothing_on_the_cpu(calls):
     model = nets.prepared(nets.ResNet())
     x = torch.randn(2, *nets.SHAPES[nets.ResNet], dtype=torch.float64)

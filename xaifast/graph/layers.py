@@ -411,6 +411,8 @@ class Conv(Layer):
     def contributed(self, what, R, w, b, eps) -> Tensor | None:
         if self.transposed or self.crop is not None or (b is not None and b.dim() > 1):
             return None
+        if self.rounds_to is not None:  # the kernels multiply both ways in one precision
+            return None
         rule = f"{what.rule} z" if what.known else what.rule
         place = (self.stride, self.dilation, self.groups)
         kernel = conv_table.choose(what.a, R, w.plain, *place, rule)
