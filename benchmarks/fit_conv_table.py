@@ -149,14 +149,15 @@ class Problem:
     """A rule at a convolution, with random activations and relevance."""
 
     def __init__(self, case: Case, batch: int, device: str) -> None:
-        shape, g = case.shape, torch.Generator().manual_seed(0)
+        shape, g = case.shape, torch.Generator(device).manual_seed(0)
         dtype = getattr(torch, case.precision.replace("tf32", "float32"))
         memory = torch.channels_last if case.channels_last else torch.contiguous_format
         place = (shape.channels, shape.units, shape.kernel, shape.stride, shape.padding)
-        self.case, self.conv = case, nn.Conv2d(*place).to(device, dtype)  # type: ignore[arg-type]
+        self.case = case
+        self.conv = nn.Conv2d(*place, device=device, dtype=dtype)  # type: ignore[arg-type]
 
         def normal(*sizes: int) -> Tensor:
-            return torch.randn(sizes, generator=g).to(device, dtype)
+            return torch.randn(sizes, generator=g, device=device).to(dtype)
 
         one = normal(1, shape.channels, *shape.size)
         flips = [one, -one, one.flip(-1), one.flip(-2)]  # samples differ, and are made at once

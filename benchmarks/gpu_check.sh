@@ -33,6 +33,7 @@ step lrp 40 python -m benchmarks.lrp --device cuda --batches 1 64 --rounds 3 --j
 step attr 40 python -m benchmarks.attr --device cuda --rounds 1 --json "$out/attr.json"
 step occlusion 35 python -m benchmarks.occlusion --device cuda --rounds 1 --json "$out/occlusion.json"
 # Which convolutions shall run on a kernel of ours: the most usual first, in the time that is left.
+# The table that it writes takes effect in xaifast/ops.
 left=$((465 - SECONDS < 100 ? 465 - SECONDS : 100))
 if [ "$left" -ge 30 ]; then
   step conv_table "$left" python -m benchmarks.fit_conv_table --rounds 3 --seconds $((left - 20)) \

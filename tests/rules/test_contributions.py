@@ -185,6 +185,30 @@ def test_what_is_no_plain_convolution_is_left_alone(make, forced):
     assert found == []
 
 
+@pytest.mark.parametrize("kind", [nets.ResNet, nets.Smooth])
+def test_whole_networks(kind, forced):
+    torch.manual_seed(0)
+    model = nets.prepared(kind())
+    x = torch.randn(2, *nets.SHAPES[kind], dtype=torch.float64)
+    for composite in (c.EpsilonPlus(), c.EpsilonAlpha2Beta1(), c.EpsilonGammaBox(-5.0, 5.0)):
+        lrp = LRP(model, composite)
+        forced("library")
+        expected = lrp.attribute(x, [[0, 1], [2, 3]])
+        found = forced()
+        assert close(lrp.attribute(x, [[0, 1], [2, 3]]), expected)
+        assert found
+
+
+@pytest.mark.parametrize("rule", [r.Epsilon(), r.Gamma()], ids=repr)
+def test_a_relu_that_is_computed_with_its_convolution(rule, forced):
+    conv, head = nn.Conv2d(3, 4, 3), nn.Linear(24, 5)
+    model = nets.prepared(nn.Sequential(conv, nn.ReLU(), nn.Flatten(), head))
+    lrp, x = LRP(model, c.Uniform(rule)), signed(2, 3, 5, 4)
+    expected = lrp.attribute(x, 1)
+    forced()
+    assert close(lrp.attribute(x, 1), expected)
+
+
 def test_a_report_counts_step_by_step(forced):
     model = nets.prepared(nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten()))
     x = signed(2, 3, 5, 4)
