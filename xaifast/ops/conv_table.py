@@ -3,7 +3,8 @@
 Everything else goes to the library (cuDNN through PyTorch, and our elementwise kernels between).
 `conv_measured` holds what was measured on a GPU, never a guess: a layer that was not measured goes
 to the library. One that was takes a kernel of ours for as many positions as it was measured to be
-faster on, for every number between two neighbours of these, and for more than the largest.
+faster on, for every number between two neighbours of these, and for more than the largest. Several
+targets share the first of two products, which was not measured: they go to the library.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ def describe(a, w, stride, dilation, groups, rule) -> Conv:
 
 
 def positions(R: Tensor, dims: int) -> tuple[int, int | None]:
-    """The least and the largest number of outputs of one unit, all samples and targets counted.
+    """The least and the largest number of outputs of one unit, in all samples.
 
     They differ where a graph is recorded for batches of any size, which no choice may tie to one:
     then one sample is the least, and None is the largest.
@@ -75,6 +76,8 @@ def positions(R: Tensor, dims: int) -> tuple[int, int | None]:
 def choose(a, R, w, stride, dilation, groups, rule) -> str:
     """The kernel of zplus_conv: "library", unless another was measured faster on such tensors."""
     if not FASTER or a.device.type != DEVICE or not 3 <= a.dim() <= 4:
+        return "library"
+    if R.dim() > a.dim() and R.shape[0] != 1:
         return "library"
     least, most = positions(R, a.dim())
     for kernel, first, last in FASTER.get(describe(a, w, stride, dilation, groups, rule), ()):
