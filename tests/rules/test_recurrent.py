@@ -301,23 +301,43 @@ def test_several_targets_and_batches_and_float32():
         assert_close(G.double(), W[1], 1e-3)
 
 
-def test_words_get_relevance_at_their_embedding():
-    class Words(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.words, self.rnn = nn.Embedding(20, 6), nn.LSTM(6, 5, 2, bidirectional=True)
-            self.head = nn.Linear(10, 3)
+class Words(nn.Module):
+    """Tokens that are moved to the second place before or behind their embedding."""
 
-        def forward(self, tokens):
-            y, _ = self.rnn(self.words(tokens).transpose(0, 1))
-            return self.head(y.mean(0))
+    def __init__(self, move) -> None:
+        super().__init__()
+        self.words, self.rnn = nn.Embedding(20, 6), nn.LSTM(6, 5, 2, bidirectional=True)
+        self.head, self.move = nn.Linear(10, 3), move
 
+    def forward(self, tokens: Tensor) -> Tensor:
+        x = self.words(self.move(tokens)) if self.move else self.words(tokens).transpose(0, 1)
+        return self.head(self.rnn(x)[0].mean(0))
+
+
+MOVES = {
+    "t": lambda x: x.t(),
+    "T": lambda x: x.T,
+    "transpose": lambda x: x.transpose(-1, 0).contiguous(),
+    "permute": lambda x: x.permute(1, -2),
+    "thrice": lambda x: x.t().t().permute(1, 0),
+}
+
+
+@pytest.mark.parametrize("move", MOVES.values(), ids=MOVES)
+def test_words_get_relevance_at_their_embedding(move):
     tokens = torch.randint(0, 20, (4, 9))
-    model = Words().double()
-    R = LRP(model, composites.Recurrent()).attribute(tokens, target=1)
+    model = Words(None).double()
+    lrp = LRP(model, composites.Recurrent())
+    R = lrp.attribute(tokens, target=1)
     assert R.shape == (4, 9, 6)
     assert torch.isfinite(R).all()
     assert R.abs().amin() > 0
+    moved = Words(move).double()
+    moved.load_state_dict(model.state_dict())
+    lrp = LRP(moved, composites.Recurrent())
+    again, at = lrp.attribute(tokens, target=1, layers=["words"])
+    assert_close(again, R)
+    assert_close(at["words"], R.transpose(0, 1))
 
 
 class LastOfEach(nn.Module):

@@ -191,6 +191,26 @@ def split_to_narrow(graph: fx.Graph) -> None:
             replace(node, emit(node, aten.amax.default, source.args[0], [dim], keep))
 
 
+def embed_first(graph: fx.Graph) -> None:
+    """Token numbers are moved behind their embedding: relevance ends where the batch is first."""
+    for node in list(graph.nodes):
+        while is_call(node, aten.embedding):
+            w, moved = node.args[:2]
+            if not is_call(moved, aten.t, aten.transpose, aten.permute):
+                break
+            tokens, n = moved.args[0], moved.args[0].meta["val"].dim()
+            order = list(range(n))
+            if is_call(moved, aten.permute):
+                order = [d % n for d in moved.args[1]]
+            elif n > 1:
+                a, b = (0, 1) if is_call(moved, aten.t) else (d % n for d in moved.args[1:3])
+                order[a], order[b] = b, a
+            embedded = emit(node, node.target, w, tokens, *node.args[2:], origin=moved)
+            behind = emit(node, aten.permute.default, embedded, [*order, n])
+            replace(node, behind)
+            node = embedded
+
+
 def spell_linear(graph: fx.Graph, constant: Callable[[object], bool]) -> None:
     """mm, matmul and addmm with a constant right-hand matrix -> linear."""
     for node in list(graph.nodes):
@@ -503,6 +523,7 @@ def to_canonical(captured: Captured) -> None:
         complete(node)
     drop_noops(graph)
     split_to_narrow(graph)
+    embed_first(graph)
     recurrent.one_output_each(graph, emit, replace)
     spell_linear(graph, constant)
     spell_padding(graph)
