@@ -111,18 +111,20 @@ TORCH_LIBRARY(xaifast, m) {
 
   // All steps, keeping z [T, N, 4 H] and the states [T + 1, N, H]; an LSTM where c0 is given. a [T,
   // N, 4 H or (GRU) 3 H] is what x adds, b what the recurrent map w adds. Blocks of z: i, f, g, o;
-  // r, u, n and the recurrent map of n.
+  // r, u, n and the recurrent map of n. lengths [N], int64, 0 to T and decreasing (on the CPU
+  // checked, on CUDA any order): the steps that each sample has; behind them all results are 0.
   m.def(
-      "recurrent_states(Tensor a, Tensor w, Tensor? b, Tensor h0, Tensor? c0) -> (Tensor, Tensor, "
-      "Tensor)");
+      "recurrent_states(Tensor a, Tensor w, Tensor? b, Tensor h0, Tensor? c0, Tensor? "
+      "lengths=None) -> (Tensor, Tensor, Tensor)");
 
   // Back in relevance through all steps (section 11.3); gate 'all' | 'prop' | 'abs' | 'half' is the
   // rule for products (table 11.1). R [targets, T, N, H] of the outputs, R_h and R_c of the last
   // states; b [4 H] is what denominators of linear maps leave out. Returns s = R / (z + eps sgn z)
-  // of the maps that x enters [targets, T, N, H, or all gates], R_h0, R_c0.
+  // of the maps that x enters [targets, T, N, H, or all gates], R_h0, R_c0. Behind the end of a
+  // sample by lengths, R counts for nothing and s is 0.
   m.def(
       "recurrent_relprop(Tensor z, Tensor h, Tensor? c, Tensor w, Tensor? b, Tensor R, Tensor R_h, "
-      "Tensor? R_c, str gate, float eps) -> (Tensor, Tensor, Tensor)");
+      "Tensor? R_c, str gate, float eps, Tensor? lengths=None) -> (Tensor, Tensor, Tensor)");
 
   // ---- regression: B small problems, float32 or float64, solved and returned in float64 --------
   // X [B or 1, S, M], y [B, S], weight [B or 1, S] >= 0; c [B, M] and the intercept c0 [B].

@@ -11,6 +11,7 @@ namespace xaifast {
 struct SequenceShape {
   std::int64_t targets, T, N, H;
   bool lstm;
+  const std::int64_t* lengths;  // [N], the steps of each sample; null where all have T
 };
 
 // Units that a block holds the maps' inputs of in shared memory.

@@ -8,6 +8,7 @@
 #include <ATen/ops/zeros.h>
 #include <torch/library.h>
 
+#include <array>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -31,16 +32,39 @@ inline void check_width(const char* op, const at::Tensor& a) {
                    ": tensors must be float32 or float64, got ", t);
 }
 
+// The steps of each sample, or none. Values are checked where they are at hand: on the CPU.
+inline at::Tensor plan_lengths(const char* op, const std::optional<at::Tensor>& lengths,
+                               const at::Tensor& like, std::int64_t T, std::int64_t N) {
+  if (!lengths.has_value() || !lengths->defined()) return {};
+  TORCH_CHECK_TYPE(lengths->scalar_type() == at::kLong, op, ": lengths must be int64, got ",
+                   lengths->scalar_type());
+  TORCH_CHECK_VALUE(lengths->dim() == 1 && lengths->size(0) == N, op,
+                    ": lengths must have the shape [", N, "], got ", lengths->sizes());
+  TORCH_CHECK_VALUE(lengths->device() == like.device(), op, ": lengths must be on ", like.device(),
+                    ", got ", lengths->device());
+  const at::Tensor plain = lengths->contiguous();
+  if (plain.is_cpu()) {
+    const std::int64_t* const at = plain.const_data_ptr<std::int64_t>();
+    for (std::int64_t n = 0; n < N; ++n) {
+      TORCH_CHECK_VALUE(at[n] >= 0 && at[n] <= (n == 0 ? T : at[n - 1]), op,
+                        ": lengths must decrease from at most ", T, " to at least 0, got ", at[n],
+                        " at ", n);
+    }
+  }
+  return plain;
+}
+
 // Forward, keeping z [T, N, 4 H], h [T + 1, N, H] and c, the same or (GRU) empty.
 struct States {
-  at::Tensor a, w, b, z, h, c;
+  at::Tensor a, w, b, z, h, c, lengths;  // lengths: undefined where all have T steps
   std::int64_t T, N, H;
   bool lstm, has_bias;
 };
 
 inline States plan_states(const at::Tensor& a, const at::Tensor& w,
                           const std::optional<at::Tensor>& b, const at::Tensor& h0,
-                          const std::optional<at::Tensor>& c0) {
+                          const std::optional<at::Tensor>& c0,
+                          const std::optional<at::Tensor>& lengths) {
   constexpr const char* op = "recurrent_states";
   check_width(op, a);
   States s;
@@ -62,10 +86,14 @@ inline States plan_states(const at::Tensor& a, const at::Tensor& w,
   }
   s.a = a.contiguous();
   s.w = w.contiguous();
-  s.z = at::empty({s.T, s.N, 4 * s.H}, a.options());
-  s.h = at::empty({s.T + 1, s.N, s.H}, a.options());
+  s.lengths = plan_lengths(op, lengths, a, s.T, s.N);
+  const auto make = [&](at::IntArrayRef sizes) {
+    return s.lengths.defined() ? at::zeros(sizes, a.options()) : at::empty(sizes, a.options());
+  };
+  s.z = make({s.T, s.N, 4 * s.H});
+  s.h = make({s.T + 1, s.N, s.H});
   s.h[0].copy_(h0);
-  s.c = at::empty({s.T + 1, s.N, s.lstm ? s.H : 0}, a.options());
+  s.c = make({s.T + 1, s.N, s.lstm ? s.H : 0});
   if (s.lstm) {
     check_recurrent(op, "c0", *c0, a, {s.N, s.H});
     s.c[0].copy_(*c0);
@@ -75,7 +103,7 @@ inline States plan_states(const at::Tensor& a, const at::Tensor& w,
 
 // Back in relevance: R_h and R_c are those of the last states first, of the first ones then.
 struct Relprop {
-  at::Tensor z, h, c, w, b, R, R_h, R_c, s;
+  at::Tensor z, h, c, w, b, R, R_h, R_c, s, lengths;
   std::int64_t targets, T, N, H, width;  // width: of s
   bool lstm;
   GateRule rule;
@@ -96,7 +124,8 @@ inline Relprop plan_relprop(const at::Tensor& z, const at::Tensor& h,
                             const std::optional<at::Tensor>& c, const at::Tensor& w,
                             const std::optional<at::Tensor>& b, const at::Tensor& R,
                             const at::Tensor& R_h, const std::optional<at::Tensor>& R_c,
-                            std::string_view gate, double eps) {
+                            std::string_view gate, double eps,
+                            const std::optional<at::Tensor>& lengths) {
   constexpr const char* op = "recurrent_relprop";
   check_width(op, z);
   TORCH_CHECK_VALUE(z.dim() == 3 && h.dim() == 3 && R.dim() == 4 && z.size(0) > 0, op,
@@ -135,7 +164,9 @@ inline Relprop plan_relprop(const at::Tensor& z, const at::Tensor& h,
     r.c = c->contiguous();
     r.R_c.copy_(*R_c);
   }
-  r.s = at::empty({r.targets, r.T, r.N, r.width}, z.options());
+  r.lengths = plan_lengths(op, lengths, z, r.T, r.N);
+  const std::array<std::int64_t, 4> sizes{r.targets, r.T, r.N, r.width};
+  r.s = r.lengths.defined() ? at::zeros(sizes, z.options()) : at::empty(sizes, z.options());
   return r;
 }
 
@@ -143,8 +174,9 @@ template <class Backend>
 struct RecurrentOps {
   static std::tuple<at::Tensor, at::Tensor, at::Tensor> states(
       const at::Tensor& a, const at::Tensor& w, const std::optional<at::Tensor>& b,
-      const at::Tensor& h0, const std::optional<at::Tensor>& c0) {
-    const States s = plan_states(a, w, b, h0, c0);
+      const at::Tensor& h0, const std::optional<at::Tensor>& c0,
+      const std::optional<at::Tensor>& lengths) {
+    const States s = plan_states(a, w, b, h0, c0, lengths);
     if (s.N > 0 && s.H > 0) Backend::states(s);
     return {s.z, s.h, s.c};
   }
@@ -153,8 +185,8 @@ struct RecurrentOps {
       const at::Tensor& z, const at::Tensor& h, const std::optional<at::Tensor>& c,
       const at::Tensor& w, const std::optional<at::Tensor>& b, const at::Tensor& R,
       const at::Tensor& R_h, const std::optional<at::Tensor>& R_c, std::string_view gate,
-      double eps) {
-    const Relprop r = plan_relprop(z, h, c, w, b, R, R_h, R_c, gate, eps);
+      double eps, const std::optional<at::Tensor>& lengths) {
+    const Relprop r = plan_relprop(z, h, c, w, b, R, R_h, R_c, gate, eps, lengths);
     if (r.N > 0 && r.H > 0 && r.targets > 0) Backend::relprop(r);
     return {r.s, r.R_h, r.R_c};
   }

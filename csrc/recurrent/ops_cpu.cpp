@@ -20,13 +20,22 @@ at::Tensor rows_of(const at::Tensor& x, std::int64_t t, std::int64_t begin, std:
   return x.select(0, t).narrow(0, begin, end - begin);
 }
 
+// The steps of the samples, which decrease from one to the next; null where all have all.
+const std::int64_t* lengths_of(const at::Tensor& lengths) {
+  return lengths.defined() ? lengths.const_data_ptr<std::int64_t>() : nullptr;
+}
+
 template <class T>
 void run_states(const States& s, std::int64_t begin, std::int64_t end) {
   const at::AutoDispatchBelowADInplaceOrView no_autograd;
-  const std::int64_t rows = end - begin;
+  const std::int64_t* const lengths = lengths_of(s.lengths);
   const at::Tensor w_t = s.w.t();
-  at::Tensor q = at::empty({rows, s.w.size(0)}, s.a.options());
+  const at::Tensor q_all = at::empty({end - begin, s.w.size(0)}, s.a.options());
   for (std::int64_t t = 0; t < s.T; ++t) {
+    while (lengths != nullptr && end > begin && lengths[end - 1] <= t) --end;
+    if (end == begin) return;
+    const std::int64_t rows = end - begin;
+    at::Tensor q = q_all.narrow(0, 0, rows);
     const at::Tensor a = rows_of(s.a, t, begin, end), h = rows_of(s.h, t, begin, end);
     const at::Tensor h_next = rows_of(s.h, t + 1, begin, end);
     at::Tensor z = rows_of(s.z, t, begin, end);
@@ -46,18 +55,26 @@ void run_states(const States& s, std::int64_t begin, std::int64_t end) {
 template <class T>
 void run_relprop(const Relprop& r, std::int64_t target, std::int64_t begin, std::int64_t end) {
   const at::AutoDispatchBelowADInplaceOrView no_autograd;
-  const std::int64_t rows = end - begin, H = r.H;
+  const std::int64_t* const lengths = lengths_of(r.lengths);
+  const std::int64_t all = end - begin, H = r.H;
   const at::Tensor R = r.R[target], s_all = r.s[target];
   const at::Tensor first = rows_of(r.R_h, target, begin, end);
-  at::Tensor R_c = rows_of(r.R_c, target, begin, end);
-  at::Tensor p = at::empty({rows, H}, r.z.options()), R_h = at::empty_like(p);
-  at::Tensor direct, s_h;
+  const at::Tensor R_c = rows_of(r.R_c, target, begin, end);
+  const at::Tensor R_h = first.clone(), p_all = at::empty_like(R_h);
+  at::Tensor direct, s_h_all;
   if (!r.lstm) {
-    direct = at::empty_like(p);
-    s_h = at::empty({rows, r.width}, r.z.options());
+    direct = at::empty_like(R_h);
+    s_h_all = at::empty({all, r.width}, r.z.options());
   }
-  R_h.copy_(first).add_(rows_of(R, r.T - 1, begin, end));
+  std::int64_t rows = 0;  // that have step t
   for (std::int64_t t = r.T - 1; t >= 0; --t) {
+    const std::int64_t before = rows;
+    while (rows < all && (lengths == nullptr || lengths[begin + rows] > t)) ++rows;
+    if (rows == 0) continue;
+    end = begin + rows;
+    R_h.slice(0, before, rows).add_(rows_of(R, t, begin + before, end));
+    at::Tensor p = p_all.narrow(0, 0, rows);
+    const at::Tensor s_h = r.lstm ? at::Tensor() : s_h_all.narrow(0, 0, rows);
     const at::Tensor z = rows_of(r.z, t, begin, end), h = rows_of(r.h, t, begin, end);
     const at::Tensor s = rows_of(s_all, t, begin, end);
     if (r.lstm) {

@@ -23,6 +23,12 @@ __device__ T dot(const T* x, const T* w, std::int64_t K, std::int64_t columns,
   return sum;
 }
 
+// The steps of a sample, whatever its length says.
+__device__ std::int64_t steps_of(const SequenceShape& p, std::int64_t n) {
+  if (p.lengths == nullptr || p.lengths[n] > p.T) return p.T;
+  return p.lengths[n];
+}
+
 template <class T>
 __global__ void __launch_bounds__(kMaxThreads, 1)
     run_states(const T* a, const T* w_t, const T* b, T* z, T* h, T* c, const SequenceShape p) {
@@ -32,7 +38,8 @@ __global__ void __launch_bounds__(kMaxThreads, 1)
   for (std::int64_t n = blockIdx.x; n < p.N; n += gridDim.x) {
     for (std::int64_t j = threadIdx.x; j < H; j += blockDim.x) state[j] = h[n * H + j];
     __syncthreads();
-    for (std::int64_t t = 0; t < p.T; ++t) {
+    const std::int64_t steps = steps_of(p, n);
+    for (std::int64_t t = 0; t < steps; ++t) {
       const std::int64_t now = t * p.N + n, next = (t + 1) * p.N + n;
       for (std::int64_t j = threadIdx.x; j < H; j += blockDim.x) {
         T q[4];
@@ -73,7 +80,7 @@ __global__ void __launch_bounds__(kMaxThreads, 1)
   for (std::int64_t row = blockIdx.x; row < p.targets * p.N; row += gridDim.x) {
     const std::int64_t target = row / p.N, n = row % p.N;
     T* R_h_row = R_h + row * H;
-    for (std::int64_t t = p.T - 1; t >= 0; --t) {
+    for (std::int64_t t = steps_of(p, n) - 1; t >= 0; --t) {
       const std::int64_t now = t * p.N + n, next = (t + 1) * p.N + n;
       const std::int64_t here = (target * p.T + t) * p.N + n;
       for (std::int64_t j = threadIdx.x; j < H; j += blockDim.x) {

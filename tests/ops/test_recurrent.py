@@ -92,6 +92,45 @@ def test_relprop(cell, gate, shape, real, device):
                 torch.testing.assert_close(g.double(), w, rtol=1e-2, atol=1e-2)
 
 
+@pytest.mark.parametrize("real", FLOATS, ids=str)
+@pytest.mark.parametrize("lengths", [[5, 5, 3, 1, 0], [4], [5, 5], []], ids=str)
+@pytest.mark.parametrize("gate", ["all", "abs"])
+@pytest.mark.parametrize("cell", CELLS)
+def test_a_sample_of_some_length_is_as_alone(cell, gate, lengths, real, device):
+    """Padding is NaN: nothing of it may be read."""
+    units, rows = 3, len(lengths)
+    given = arguments(cell, 5, rows, units, real, device)
+    sizes = torch.tensor(lengths, dtype=torch.int64, device=device)
+    for n, steps in enumerate(lengths):
+        given[0][steps:, n] = torch.nan
+    z, h, c = ops.recurrent_states(*given, sizes)
+    call = relevance(cell, z, h, c, given[1], 2)
+    for n, steps in enumerate(lengths):
+        call[5][:, steps:, n] = torch.nan
+    s, *first = ops.recurrent_relprop(*call, gate, 0.3, sizes)
+    whole = (z, h, c, s.movedim(0, 2), *first)
+    wants = reference.recurrent_states(*double(given), sizes)
+    again = reference.recurrent_relprop(*double(call), gate, 0.3, lengths=sizes)
+    for got, want in zip((z, h, c, s, *first), (*wants, *again), strict=True):
+        tolerance = 1e-12 if real == torch.float64 else 1e-2
+        torch.testing.assert_close(got.double(), want, rtol=tolerance, atol=tolerance)
+    for n, steps in enumerate(lengths):
+        if steps == 0:
+            assert all(x[:, n].count_nonzero() == 0 for x in (z, s.movedim(0, 2)))
+            continue
+        a, w, b, *states = (x[:, n : n + 1] if x is given[0] else x for x in given)
+        own = (a[:steps], w, b, *(None if x is None else x[n : n + 1] for x in states))
+        kept = ops.recurrent_states(*own)
+        R, *last = (x if x is None else x[..., n : n + 1, :] for x in call[5:])
+        own = (*kept[:2], kept[2] if cell == "lstm" else None, *call[3:5], R[:, :steps], *last)
+        s_own, *first_own = ops.recurrent_relprop(*own, gate, 0.3)
+        alone = (*kept, s_own.movedim(0, 2), *first_own)
+        for i, (got, want) in enumerate(zip(whole, alone, strict=True)):
+            row = got[:, n : n + 1]
+            close(row[: len(want)], want, real)
+            assert i > 3 or row[len(want) :].count_nonzero() == 0
+
+
 @pytest.mark.parametrize("cell", CELLS)
 def test_any_strides_and_thread_count(cell, device):
     made = arguments(cell, 6, 40, 64, device=device)
@@ -146,13 +185,17 @@ def test_a_nan_stays(device):
 def test_the_ops_keep_their_contract(cell):
     a, w, b, h, c = arguments(cell, 3, 2, 4)
     checks = ("test_schema", "test_faketensor", "test_autograd_registration")
-    torch.library.opcheck(
-        torch.ops.xaifast.recurrent_states.default, (a, w, b, h, c), test_utils=checks
-    )
+    lengths = torch.tensor([3, 1])
+    for last in ((), (lengths,)):
+        torch.library.opcheck(
+            torch.ops.xaifast.recurrent_states.default, (a, w, b, h, c, *last), test_utils=checks
+        )
     call = relevance(cell, *ops.recurrent_states(a, w, b, h, c), w, 2)
     for gate in ("all", "half"):
         torch.library.opcheck(
-            torch.ops.xaifast.recurrent_relprop.default, (*call, gate, 0.1), test_utils=checks
+            torch.ops.xaifast.recurrent_relprop.default,
+            (*call, gate, 0.1, lengths),
+            test_utils=checks,
         )
 
 
@@ -172,5 +215,13 @@ def test_what_does_not_fit_is_refused():
         ops.recurrent_relprop(*call, "any", 0.1)
     with pytest.raises(ValueError, match="c and R_c go together"):
         ops.recurrent_relprop(*call[:-1], None, "all", 0.1)
+    with pytest.raises(TypeError, match="lengths must be int64, got Int"):
+        ops.recurrent_states(a, w, b, h, c, torch.tensor([3, 2]).int())
+    with pytest.raises(ValueError, match=r"lengths must have the shape \[2\], got \[1\]"):
+        ops.recurrent_states(a, w, b, h, c, torch.tensor([3]))
+    for wrong, (got, at) in {(4, 1): (4, 0), (1, 2): (2, 1), (3, -1): (-1, 1)}.items():
+        words = f"lengths must decrease from at most 3 to at least 0, got {got} at {at}"
+        with pytest.raises(ValueError, match=words):
+            ops.recurrent_relprop(*call, "all", 0.1, torch.tensor(wrong))
     with pytest.raises(RuntimeError, match="not differentiable"):
         ops.recurrent_states(a.requires_grad_(), w, b, h, c)

@@ -17,7 +17,12 @@ def _runs_natively(x: Tensor, hidden: int) -> bool:
 
 
 def recurrent_states(
-    a: Tensor, w: Tensor, b: Tensor | None, h0: Tensor, c0: Tensor | None = None
+    a: Tensor,
+    w: Tensor,
+    b: Tensor | None,
+    h0: Tensor,
+    c0: Tensor | None = None,
+    lengths: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Run an LSTM (where c0 is given) or a GRU over all steps, keeping its gates.
 
@@ -35,6 +40,8 @@ def recurrent_states(
         What the recurrent map adds; the GRU's bias_hh.
     h0, c0 : [N, H]
         States at the start.
+    lengths : [N], int64, optional
+        Steps of each sample, 0 to T, in decreasing order; all results are 0 behind them.
 
     Returns
     -------
@@ -62,7 +69,7 @@ def recurrent_states(
     """
     native = _runs_natively(a, h0.shape[-1])
     call = _native.recurrent_states if native else reference.recurrent_states
-    return call(a, w, b, h0, c0)
+    return call(a, w, b, h0, c0, lengths)
 
 
 def recurrent_relprop(
@@ -76,6 +83,7 @@ def recurrent_relprop(
     R_c: Tensor | None,
     gate: str,
     eps: float,
+    lengths: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Hand relevance back through all steps of an LSTM (where c is given) or a GRU.
 
@@ -97,6 +105,8 @@ def recurrent_relprop(
         What gates get.
     eps : float
         Stabilizer of all denominators.
+    lengths : [N], int64, optional
+        As for `recurrent_states`; behind its end, R of a sample counts for nothing.
 
     Returns
     -------
@@ -126,14 +136,14 @@ def recurrent_relprop(
     """
     native = _runs_natively(z, h.shape[-1])
     call = _native.recurrent_relprop if native else reference.recurrent_relprop
-    return call(z, h, c, w, b, R, R_h, R_c, gate, eps)
+    return call(z, h, c, w, b, R, R_h, R_c, gate, eps, lengths=lengths)
 
 
 # ---- fake kernels: shapes only, for torch.compile and torch.export ---------------------------
 
 
 @torch.library.register_fake("xaifast::recurrent_states")
-def _(a, w, b, h0, c0):
+def _(a, w, b, h0, c0, lengths=None):
     (steps, rows, _), hidden = a.shape, h0.shape[1]
     states = (steps + 1, rows)
     c = a.new_empty((*states, 0 if c0 is None else hidden))
@@ -141,7 +151,7 @@ def _(a, w, b, h0, c0):
 
 
 @torch.library.register_fake("xaifast::recurrent_relprop")
-def _(z, h, c, w, b, R, R_h, R_c, gate, eps):
+def _(z, h, c, w, b, R, R_h, R_c, gate, eps, lengths=None):
     hidden = h.shape[2]
     width = hidden if gate == "all" else w.shape[0]
     R_c0 = z.new_empty((*R_h.shape[:2], 0 if c is None else hidden))

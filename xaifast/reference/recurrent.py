@@ -27,10 +27,23 @@ class Absorbed:
     gates: float = 0.0
 
 
+def _where(steps: Tensor | None, x: Tensor, other: Tensor | float = 0.0) -> Tensor:
+    """X for the samples that have a step, something else for those that have ended."""
+    return x if steps is None else torch.where(steps.unsqueeze(-1), x, other)
+
+
 def recurrent_states(
-    a: Tensor, w: Tensor, b: Tensor | None, h0: Tensor, c0: Tensor | None
+    a: Tensor,
+    w: Tensor,
+    b: Tensor | None,
+    h0: Tensor,
+    c0: Tensor | None,
+    lengths: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Run the cell; an LSTM where c0 is given. Returns z, and the states h and c [T + 1, N, H]."""
+    """Run the cell; an LSTM where c0 is given. Returns z, and the states h and c [T + 1, N, H].
+
+    lengths [N]: the steps of each sample, behind which z, h and c are 0.
+    """
     h, c = [h0], [c0 if c0 is not None else h0[:, :0]]
     steps = []
     for t in range(len(a)):
@@ -46,9 +59,10 @@ def recurrent_states(
             n = a_n + r.sigmoid() * m
             z, c_t = torch.cat([r, u, n, m], 1), c[-1]
             h_t = (-u).sigmoid() * n.tanh() + u.sigmoid() * h[-1]
-        steps.append(z)
-        h.append(h_t)
-        c.append(c_t)
+        on = None if lengths is None else lengths > t
+        steps.append(_where(on, z))
+        h.append(_where(on, h_t))
+        c.append(_where(on, c_t))
     return torch.stack(steps), torch.stack(h), torch.stack(c)
 
 
@@ -117,12 +131,14 @@ def recurrent_relprop(
     eps: float,
     absorbed: Absorbed | None = None,
     counted: Tensor | None = None,
+    lengths: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Hand the relevance of outputs and last states back through time.
 
     R [targets, T, N, H], R_h and R_c [targets, N, H]; b [4H] is what the denominators of the linear
     maps leave out, counted [4H] what `absorbed` counts as the biases' share. Returns s of the maps
-    that x enters [targets, T, N, H or (gates) 4H or 3H], R_h0 and R_c0.
+    that x enters [targets, T, N, H or (gates) 4H or 3H], R_h0 and R_c0. lengths [N]: the steps of
+    each sample, behind which s is 0 and R counts for nothing.
     """
     H = h.shape[2]
     step = _Step(gate, eps, absorbed, counted)
@@ -132,15 +148,17 @@ def recurrent_relprop(
     R_c = R_h[..., :0] if R_c is None else R_c
     for t in reversed(range(len(z))):
         blocks, d = z[t].chunk(4, 1), (z[t] - bias).chunk(4, 1)
-        above = R_h + R[:, t]
+        on = None if lengths is None else lengths > t
+        above = _where(on, R_h + R[:, t])
         if c is not None:
-            s_x, direct, carried = _lstm_step(step, blocks, d, c[t], c[t + 1], above, R_c)
+            R_own = _where(on, R_c)
+            s_x, direct, carried = _lstm_step(step, blocks, d, c[t], c[t + 1], above, R_own)
             s_h = s_x
         else:
             s_x, s_h, direct = _gru_step(step, blocks, d, h[t], h[t + 1], above)
             carried = R_c
-        shares.append(s_x)
-        R_h, R_c = h[t] * (s_h @ w) + direct, carried
+        shares.append(_where(on, s_x))
+        R_h, R_c = _where(on, h[t] * (s_h @ w) + direct, R_h), _where(on, carried, R_c)
     return torch.stack(shares[::-1], 1), R_h, R_c
 
 
