@@ -6,8 +6,8 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
-from oracle import recurrent as oracle
 from oracle.compare import assert_close, randomize
+from oracle.recurrent_layers import by_oracle
 from torch import Tensor, nn
 
 from xaifast import composites, rules
@@ -49,62 +49,6 @@ def case(kind: str, batch: int = 2, steps: int = 4, **options):
 KINDS_OF_STATE = {"lstm": ("h", "c"), "gru": ("h",)}
 
 
-def by_oracle(model: Everything, inputs: tuple, R: Tensor, gate: str, bias: bool):
-    """Relevance of the inputs by the oracle: sample, layer, direction one after the other."""
-    rnn = model.rnn
-    ways = 2 if rnn.bidirectional else 1
-    many, H = rnn.num_layers * ways, rnn.hidden_size
-    found = [np.zeros(tuple(a.shape)) for a in inputs]
-    for n, (x, *states) in enumerate(zip(*(a.numpy() for a in inputs), strict=True)):
-        T = len(x)
-        row = R[n].numpy()
-        R_y = row[: T * ways * H].reshape(T, ways * H)
-        R_last = row[T * ways * H :].reshape(len(states), many, H)
-        below = [x]
-        for i in range(rnn.num_layers - 1):
-            below.append(outputs_of(rnn, i, below[-1], states))
-        for i in reversed(range(rnn.num_layers)):
-            R_below = np.zeros_like(below[i])
-            for d in range(ways):
-                k = i * ways + d
-                back = slice(None, None, -1) if d else slice(None)
-                R_d = R_y[:, d * H : (d + 1) * H][back]
-                args = (below[i][back], *(s[k] for s in states), *weights_of(rnn, i, d), R_d)
-                call = getattr(oracle, rnn.mode.lower())
-                R_x, *firsts = call(*args, *(s[k] for s in R_last), gate, EPS, bias)
-                R_below += R_x[back]
-                for s, first in enumerate(firsts):
-                    found[1 + s][n, k] = first
-            R_y = R_below
-        found[0][n] = R_y
-    return found
-
-
-def weights_of(rnn: nn.RNNBase, layer: int, direction: int) -> list[np.ndarray]:
-    ending = f"_l{layer}{'_reverse' if direction else ''}"
-    w = [getattr(rnn, name + ending).detach().numpy() for name in ("weight_ih", "weight_hh")]
-    if rnn.bias:
-        b = [getattr(rnn, name + ending).detach().numpy() for name in ("bias_ih", "bias_hh")]
-    else:
-        b = [np.zeros(len(w[0]))] * 2
-    return [*w, b[0] + b[1]] if rnn.mode == "LSTM" else [*w, *b]
-
-
-def outputs_of(rnn: nn.RNNBase, layer: int, x: np.ndarray, states: list) -> np.ndarray:
-    """What one layer hands to the next, by PyTorch."""
-    ways = 2 if rnn.bidirectional else 1
-    features = x.shape[1]
-    one = type(rnn)(features, rnn.hidden_size, bias=rnn.bias, bidirectional=ways == 2).double()
-    endings = [f"_l{layer}{way}" for way in ("", "_reverse")[:ways]]
-    for ending, own in zip(endings, ("_l0", "_l0_reverse"), strict=False):
-        for name in ("weight_ih", "weight_hh", *(("bias_ih", "bias_hh") if rnn.bias else ())):
-            setattr(one, name + own, getattr(rnn, name + ending))
-    start = [torch.from_numpy(s[layer * ways : (layer + 1) * ways]).unsqueeze(1) for s in states]
-    with torch.no_grad():
-        y, _ = one(torch.from_numpy(x).unsqueeze(1), tuple(start) if len(start) == 2 else start[0])
-    return y[:, 0].numpy()
-
-
 SHAPES = {
     "one layer": {},
     "batch first": {"batch_first": True},
@@ -123,7 +67,7 @@ def test_a_layer_follows_the_book(kind, gate, shape, bias):
     model, inputs, R = case(kind, **SHAPES[shape])
     composite = composites.Recurrent(gate, EPS, bias)
     got = LRP(model, composite).attribute(inputs, start=R)
-    for R_got, want in zip(got, by_oracle(model, inputs, R, gate, bias), strict=True):
+    for R_got, want in zip(got, by_oracle(model.rnn, inputs, R, gate, EPS, bias), strict=True):
         assert_close(R_got, want)
 
 
@@ -340,42 +284,7 @@ def test_words_get_relevance_at_their_embedding(move):
     assert_close(at["words"], R.transpose(0, 1))
 
 
-class LastOfEach(nn.Module):
-    """Sequences of several lengths, padded; packed or not."""
-
-    def __init__(self, packs: bool) -> None:
-        super().__init__()
-        self.packs, self.rnn = packs, nn.LSTM(3, 4, 2, batch_first=True)
-
-    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
-        if self.packs:
-            pack = nn.utils.rnn.pack_padded_sequence
-            x = pack(x, lengths, batch_first=True, enforce_sorted=False)
-            return self.rnn(x)[1][0][-1]
-        return self.rnn(x)[0][torch.arange(len(x)), lengths - 1]
-
-
-@pytest.mark.parametrize("gate", GATES)
-def test_what_lies_behind_the_end_of_a_sequence_gets_nothing(gate):
-    model = randomize(LastOfEach(packs=False).double(), seed=3)
-    x, lengths = torch.randn(3, 6, 3).double(), torch.tensor([4, 6, 1])
-    lrp = LRP(model, composites.Recurrent(gate, EPS))
-    R = lrp.attribute(x, target=1, additional_forward_args=lengths)
-    for n, size in enumerate(lengths.tolist()):
-        alone = LastState(model.rnn)
-        want = LRP(alone, composites.Recurrent(gate, EPS)).attribute(x[n : n + 1, :size], target=1)
-        assert_close(R[n : n + 1, :size], want)
-        assert (R[n, size:] == 0).all()
-
-
 # ---- refusals ----------------------------------------------------------------------------------
-
-
-def test_packed_sequences_are_refused_with_what_to_do():
-    x, lengths = torch.randn(3, 6, 3), torch.tensor([4, 6, 1])
-    lrp = LRP(LastOfEach(packs=True), composites.Recurrent())
-    with pytest.raises(ModelError, match="packs sequences of several lengths"):
-        lrp.attribute(x, target=1, additional_forward_args=lengths)
 
 
 @pytest.mark.filterwarnings("ignore:LSTM with projections")

@@ -118,7 +118,10 @@ class Builder:
 
 
 def _one_sample(x: Any) -> Any:
-    return x.new_zeros((1, *x.shape[1:])) if isinstance(x, Tensor) and x.dim() and not len(x) else x
+    if not isinstance(x, Tensor) or not x.dim() or len(x):
+        return x
+    # One int for each sample may be a length, which is not zero.
+    return x.new_full((1, *x.shape[1:]), 0 if x.is_floating_point() or x.dim() > 1 else 1)
 
 
 def needs_eval_mode(model: nn.Module) -> bool:

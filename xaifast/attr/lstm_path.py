@@ -359,7 +359,7 @@ def _only_lstm(graph: ModelGraph) -> Node | None:
 
 def _is_plain(lstm: Node) -> bool:
     """Whether it has one layer, one direction, no projection, and starts with zeros."""
-    target, _, initial, weights, options = lstm.args
+    target, _, initial, weights, options = lstm.args[:5]  # a target alone has no lengths
     if target is not aten.lstm.input:
         return False
     biases, layers, _, _, both, _ = options

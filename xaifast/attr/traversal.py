@@ -9,8 +9,9 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from ..errors import InputError, describe, wrong_type, wrong_value
+from ..errors import InputError, ModelError, describe, wrong_type, wrong_value
 from ..graph import to_compute
+from ..graph.capture import fails_itself
 from ..graph.facts import ModelGraph, Node
 from ..graph.run import Balance
 from .batching import check_batch_size, need_of, rows_that_fit, run_in_batches
@@ -128,10 +129,13 @@ class Traversal:
             tuple(x[rows] if row else x for x, row in zip(self.args, whole, strict=True))
         )
         self.built.weights.refresh()
-        with products_in(self.built.precision, args):
-            started, found = propagation(
-                args, partial(self._seeds, args, rows), self._watched(), balances
-            )
+        try:
+            with products_in(self.built.precision, args):
+                started, found = propagation(
+                    args, partial(self._seeds, args, rows), self._watched(), balances
+                )
+        except IndexError as error:  # such as the last step of a sequence that is too short
+            raise ModelError(fails_itself(self.model, error)) from error
         relevance = tuple(_found(found, source, started) for source in self._sources())
         arrived = sum(_sums(R) for R in relevance)
         at_layers = {

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import threading
 import weakref
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
-from ..errors import ModelError
+from ..errors import ModelError, XaifastError
 from .canonize import to_canonical
 from .capture import (
     Captured,
@@ -19,12 +20,12 @@ from .capture import (
     first_line,
     own,
     own_tensors,
-    packs_sequences,
     private_copy,
     quiet,
     ways,
 )
 from .facts import ModelGraph, Node, build_graph, module_outputs
+from .packing import SUPPORTED, Watch, wrong_count
 from .weights import Weights
 
 HALF = (torch.float16, torch.bfloat16)
@@ -49,6 +50,7 @@ class _Known:
 # A training step keeps the graph, another structure does not; a dead model takes its own along.
 _known: weakref.WeakKeyDictionary[nn.Module, _Known] = weakref.WeakKeyDictionary()
 LIMIT = 16  # signatures kept for one model
+SAMPLES = 8  # that are tried alone for a shorter sequence
 _capturing = threading.RLock()  # torch.export is for one thread at a time
 
 
@@ -136,12 +138,18 @@ def to_compute(args: tuple) -> tuple:
     return tuple(part(x) for x in args)
 
 
-def _few(args: tuple, rows: tuple[bool, ...]) -> tuple:
-    """The first two samples and one of zeros: what mixes samples gives those two other values."""
+def _few(args: tuple, rows: tuple[bool, ...], packs: bool) -> tuple:
+    """One sample of zeros and the first two: what mixes samples gives those two other values.
+
+    Integers have the first row in place of zeros: lengths stay in decreasing order. Where sequences
+    are packed (packs), half the first row: lengths may be counted from zeros.
+    """
 
     def part(x: Tensor) -> Tensor:
-        other = torch.zeros_like(x[:1]) if x.is_floating_point() else x[:1]
-        return torch.cat([x[:2], other])
+        first = x[:1]
+        if x.is_floating_point():
+            first = first / 2 if packs else torch.zeros_like(first)
+        return torch.cat([first, x[:2]])
 
     return tuple(part(x) if row else x for x, row in zip(args, rows, strict=True))
 
@@ -164,6 +172,8 @@ def expected_output(model: nn.Module, args: tuple, double: bool = False) -> Tens
     try:
         with torch.no_grad():
             return torch.func.functional_call(twin, state, given)
+    except XaifastError:
+        raise
     except Exception as error:
         raise ModelError(fails_itself(model, error)) from error
 
@@ -172,8 +182,10 @@ def _double(x: Any) -> Any:
     return x.double() if isinstance(x, Tensor) and x.is_floating_point() else x
 
 
-def _evaluate(graph: ModelGraph, model: nn.Module, args: tuple, double: bool = False) -> Tensor:
-    """The output of a graph, node by node."""
+def _values(
+    graph: ModelGraph, model: nn.Module, args: tuple, double: bool = False
+) -> Callable[[Node], Any]:
+    """Run a graph, node by node; the values."""
     weights = Weights(model, torch.float64 if double else compute_dtype(model, args))
     given = tuple(map(_double, args)) if double else to_compute(args)
     values: dict[Node, Any] = dict(zip(graph.inputs, given, strict=True))
@@ -185,7 +197,12 @@ def _evaluate(graph: ModelGraph, model: nn.Module, args: tuple, double: bool = F
         for node in graph.nodes:
             if not node.constant and node.kind != "input":
                 values[node] = node.call(lookup)
-    return lookup(graph.output)
+    return lookup
+
+
+def _evaluate(graph: ModelGraph, model: nn.Module, args: tuple, double: bool = False) -> Tensor:
+    """The output of a graph, node by node."""
+    return _values(graph, model, args, double)(graph.output)
 
 
 def _close(got: Tensor, expected: Tensor) -> bool:
@@ -205,14 +222,64 @@ def _agrees(graph: ModelGraph, model: nn.Module, args: tuple, expected: Tensor) 
     Where the two differ in the model's own precision, float64 tells a difference from rounding: a
     softmax of logits of 1e5 has no correct digit in float32.
     """
-    part = args if graph.rows is None else _few(args, graph.rows)
-    known = len(expected) if graph.rows is None else min(2, len(expected))
-    if _close(_evaluate(graph, model, part)[:known], expected[:known]):
+    few = graph.rows is not None
+    part = args if graph.rows is None else _few(args, graph.rows, bool(_packed(graph)))
+
+    def close(want: Tensor, double: bool) -> bool:
+        got = _evaluate(graph, model, part, double)
+        return _close(got[1:], want[:2]) if few else _close(got, want)
+
+    if close(expected, double=False):
         return True
     if expected.dtype != torch.float32:
         return False
-    exact = expected_output(model, args, double=True)
-    return _close(_evaluate(graph, model, part, double=True)[:known], exact[:known])
+    return close(expected_output(model, args, double=True), double=True)
+
+
+# ---- does what packed sequences give depend on the longest? ------------------------------------
+
+
+def _with_shorter(graph: ModelGraph, model: nn.Module, args: tuple) -> Iterator[tuple]:
+    """Calls in which no sequence may be as long as its padding."""
+    yield args
+    values = _values(graph, model, args)
+    for node in _packed(graph):
+        lengths = values(node)
+
+        def shorter(x: Any, lengths: Tensor = lengths, steps: int = node.args[1]) -> Any:
+            same = isinstance(x, Tensor) and x.shape == lengths.shape and not x.is_floating_point()
+            if not same or not torch.equal(
+                x.cpu().sort(descending=True)[0], lengths.cpu().to(x.dtype)
+            ):
+                return x
+            return x.clamp(max=max(1, steps - 1))
+
+        yield tuple(map(shorter, args))
+    if graph.rows is not None:
+        for i in range(min(batch_of(args), SAMPLES)):
+            pairs = zip(args, graph.rows, strict=True)
+            yield tuple(x[i : i + 1] if row else x for x, row in pairs)
+
+
+def _packed(graph: ModelGraph) -> list[Node]:
+    """The nodes that hold the lengths of packed sequences."""
+    return [n for n in graph.nodes if n.op == "sequence_lengths"]
+
+
+def _ends_alone_count(graph: ModelGraph, model: nn.Module, args: tuple) -> bool | None:
+    """Whether the output is right where no sequence is as long as its padding; None: unknown."""
+    packed = _packed(graph)
+    if all(n.args[1] == 1 for n in packed):
+        return True
+    for some in _with_shorter(graph, model, args):
+        values = _values(graph, model, some)
+        if all(int(values(n).max()) < n.args[1] for n in packed if n.args[1] > 1):
+            try:
+                expected = expected_output(model, some)
+            except ModelError:
+                continue
+            return _agrees(graph, model, some, expected)
+    return None
 
 
 # ---- the graph of a model ---------------------------------------------------------------------
@@ -221,36 +288,40 @@ def _agrees(graph: ModelGraph, model: nn.Module, args: tuple, expected: Tensor) 
 def _capture(model: nn.Module, args: tuple, explained: int) -> _Canonical:
     """The first way to capture the model that computes what the model computes."""
     reasons = []
-    expected = expected_output(model, args)
+    with Watch() as watch:
+        expected = expected_output(model, args)
     if not isinstance(expected, Tensor):
         raise ModelError(
             f"The model must return one tensor; {type(model).__name__} returns a "
             f"{type(expected).__name__}. Wrap it: a module whose forward returns the tensor to "
             'explain, such as self.model(x)["out"] or self.model(x)[0].'
         )
+    if watch.rows not in (None, batch_of(args)) and len(expected) == watch.rows:
+        raise wrong_count(batch_of(args), f"{watch.rows}")  # the others are left out
     if expected.dim() < 1 or len(expected) != batch_of(args):
         raise ModelError(
             f"{type(model).__name__} must return one row for each of the {batch_of(args)} samples; "
             f"it returns a tensor of shape {list(expected.shape)}. Keep the batch first."
         )
-    for name, capture in ways(model, args):
+    for name, capture in ways(model, args, watch.rows is not None):
         try:
             with quiet():
                 captured = capture()
                 made = _Canonical(captured, module_outputs(captured.graph))
                 to_canonical(captured)
                 graph = build_graph(captured, made.calls, {}, explained)
-                if _agrees(graph, model, args, expected):
-                    return made
+                agrees = _agrees(graph, model, args, expected)
+                alone = not agrees or _ends_alone_count(graph, model, args)
+            if agrees and (alone is not False or captured.rows is None):
+                # Where the longest sequence counts, or may count, each call is captured anew.
+                return made if alone else replace(made, captured=replace(captured, traced=True))
             reasons.append(f"{name}: computes something else")
         except Exception as error:  # noqa: PERF203
             reasons.append(f"{name}: {first_line(error)}")
-    if packs_sequences(lambda: expected_output(model, args)):
+    if watch.rows is not None:
         raise ModelError(
-            f"{type(model).__name__} packs sequences of several lengths (pack_padded_sequence), "
-            "which cannot be captured as a graph. Run the recurrent layer on the padded batch and "
-            "take the last step of each sequence, y[torch.arange(len(y)), lengths - 1], which in "
-            "one direction gives the same output; then what lies behind its end gets no relevance."
+            f"{type(model).__name__} packs sequences in a way that cannot be captured as a graph. "
+            f"{SUPPORTED}. Tried: {'; '.join(reasons)}."
         )
     raise ModelError(
         f"{type(model).__name__} cannot be captured as a graph that computes what it computes. "

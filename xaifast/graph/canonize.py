@@ -258,6 +258,16 @@ def _times(node: fx.Node, x: object, factor: float) -> object:
     return x * factor if isinstance(x, (int, float)) else emit(node, aten.mul.Scalar, x, factor)
 
 
+def _inverse(node: fx.Node, c: object) -> object:
+    """1 / c; that of integers in the precision of the node."""
+    if isinstance(c, (int, float)):
+        return 1.0 / c
+    if isinstance(c, fx.Node) and not c.meta["val"].is_floating_point():
+        precise = node.meta["val"].dtype == torch.float64
+        c = emit(node, aten.to.dtype, c, torch.float64 if precise else torch.float32)
+    return emit(node, aten.reciprocal.default, c)
+
+
 def _as_affine(node: fx.Node, constant: Callable[[object], bool]) -> tuple | None:
     """(x, scale, shift) of arithmetic between one input and constants, else None."""
     if is_call(node, aten.neg):
@@ -274,11 +284,7 @@ def _as_affine(node: fx.Node, constant: Callable[[object], bool]) -> tuple | Non
     if is_call(node, aten.mul):
         return x, c, None
     if is_call(node, aten.div):
-        return (
-            x,
-            (1.0 / c if isinstance(c, (int, float)) else emit(node, aten.reciprocal.default, c)),
-            None,
-        )
+        return x, _inverse(node, c), None
     alpha = node.kwargs.get("alpha", node.args[2] if len(node.args) > 2 else 1)
     first, second = {"add": (1, alpha), "sub": (1, -alpha), "rsub": (-alpha, 1)}[
         packet(node).__name__

@@ -15,7 +15,7 @@ import io
 import logging
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stderr
+from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stderr
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -24,6 +24,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from ..errors import ModelError, wrong_type
+from .packing import Padded
 
 # A batch size that no other dimension is likely to have: export must not tie the batch to one.
 EXAMPLE_BATCH = 11
@@ -272,29 +273,49 @@ def _trace(model: nn.Module, args: tuple) -> Captured:
     return Captured(_output(program), leaves, rows=None, traced=True)
 
 
-def ways(model: nn.Module, args: tuple) -> Iterator[tuple[str, Callable[[], Captured]]]:
-    """Ways to capture `model(*args)`, the most general first: (name, call)."""
+def ways(
+    model: nn.Module, args: tuple, packs: bool
+) -> Iterator[tuple[str, Callable[[], Captured]]]:
+    """Ways to capture `model(*args)`, the most general first: (name, call).
+
+    packs: whether it packs sequences, which are then captured padded.
+    """
     batch = batch_of(args)
+
+    def copied(keep_hooks: bool) -> tuple[nn.Module, AbstractContextManager]:
+        twin = private_copy(model, keep_hooks)
+        if not packs:
+            return twin, nullcontext()
+        padded = Padded()
+        return padded.prepare(twin), padded
 
     def batched(keep_hooks: bool) -> Captured:
         example = tuple(_example(x, batch) for x in args)
         rows = tuple(isinstance(x, Tensor) and x.dim() > 0 and len(x) == batch for x in args)
-        twin = private_copy(model, keep_hooks)
-        program = _export(twin, example, _dynamic_shapes(twin, example, EXAMPLE_BATCH))
+        twin, mode = copied(keep_hooks)
+        with mode:
+            program = _export(twin, example, _dynamic_shapes(twin, example, EXAMPLE_BATCH))
         if not _is_batched(program, example, EXAMPLE_BATCH):
             raise ModelError("the model fixes its batch size")
         return _finish(program, twin, rows)
 
     def fixed(keep_hooks: bool) -> Captured:
-        twin = private_copy(model, keep_hooks)
-        return _finish(_export(twin, args), twin, rows=None)
+        twin, mode = copied(keep_hooks)
+        with mode:
+            program = _export(twin, args)
+        return _finish(program, twin, rows=None)
+
+    def traced() -> Captured:
+        twin, mode = copied(keep_hooks=True)
+        with mode:
+            return _trace(twin, args)
 
     hooks = (False, True) if has_hooks(model) else (False,)
     for keep in hooks:
         yield "symbolic batch", partial(batched, keep)
     for keep in hooks:
         yield "fixed batch", partial(fixed, keep)
-    yield "trace", lambda: _trace(private_copy(model, keep_hooks=True), args)
+    yield "trace", traced
 
 
 def batch_of(args: tuple) -> int:
@@ -309,23 +330,6 @@ def fails_itself(model: Any, error: BaseException) -> str:
         f"{name} fails on these inputs itself ({first_line(error)}). Check that model(*inputs) "
         "runs with them: the batch as first dimension, of any size; shapes, dtypes and devices."
     )
-
-
-class _Packing(torch.overrides.TorchFunctionMode):
-    """Notices whether sequences are packed."""
-
-    seen = False
-
-    def __torch_function__(self, func, types, args=(), kwargs=None):
-        self.seen |= getattr(func, "__name__", "") == "_pack_padded_sequence"
-        return func(*args, **(kwargs or {}))
-
-
-def packs_sequences(run: Callable[[], object]) -> bool:
-    """Whether a call packs sequences of several lengths, which no graph shows."""
-    with _Packing() as mode:
-        run()
-    return mode.seen
 
 
 def first_line(error: BaseException) -> str:

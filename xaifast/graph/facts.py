@@ -280,6 +280,8 @@ def _kind(node: Node, packet: object) -> str:
         return "add" if count == 2 else "affine"
     if packet is aten.mul:
         return "mul" if count == 2 else "affine"
+    if packet is aten.div and node.inputs == node.args[:1] and not node.kwargs:
+        return "affine"  # by numbers that carry no relevance, such as lengths
     if packet in SUMS:
         return "sum"
     if packet in MAX_POOLS:

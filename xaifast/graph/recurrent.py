@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, fx
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 if TYPE_CHECKING:
     from .facts import Node
@@ -24,9 +25,19 @@ LAYERS = {aten.lstm, aten.gru}
 CELLS = {aten.lstm_cell, aten.gru_cell}
 
 
-def _stacked(target: Callable, x: Tensor, states: Any, weights: list, options: list) -> Tensor:
+def _stacked(
+    target: Callable | None,
+    x: Tensor,
+    states: Any,
+    weights: list,
+    options: list,
+    lengths: Tensor | None = None,
+) -> Tensor:
     """All outputs of a call, [N, -1]."""
-    if target.overloadpacket in CELLS:  # type: ignore[attr-defined]
+    if target is None:
+        assert lengths is not None  # what is packed has lengths
+        out, dim = _packed(x, states, weights, options, lengths), 1
+    elif target.overloadpacket in CELLS:  # type: ignore[attr-defined]
         out, dim = target(x, states, *weights), 0
     else:
         out, dim = target(x, states, weights, *options), 1
@@ -38,14 +49,47 @@ def _stacked(target: Callable, x: Tensor, states: Any, weights: list, options: l
     return torch.cat(flat, 1)
 
 
-def lstm(target: Callable, x: Tensor, states: Any, weights: list, options: list) -> Tensor:
+def _packed(x: Tensor, states: Any, weights: list, options: list, lengths: Tensor) -> tuple:
+    """The outputs of a layer on x [T, N, F] of several lengths, zeros behind their ends."""
+    packed = pack_padded_sequence(x, lengths.cpu(), enforce_sorted=False)
+    data, batch_sizes, order, back = packed
+    given = [s.index_select(1, order) for s in _listed(states)]
+    if len(given) == 2:
+        y, *last = aten.lstm.data(data, batch_sizes, given, weights, *options[:-1])
+    else:
+        y, *last = aten.gru.data(data, batch_sizes, given[0], weights, *options[:-1])
+    sequence = PackedSequence(y, batch_sizes, order, back)
+    y, _ = pad_packed_sequence(sequence, total_length=len(x))
+    return (y, *(s.index_select(1, back) for s in last))
+
+
+def _listed(states: Any) -> list[Any]:
+    return list(states) if isinstance(states, (list, tuple)) else [states]
+
+
+# The target is ATen's, or None for sequences of several lengths [N].
+def lstm(
+    target: Callable | None,
+    x: Tensor,
+    states: Any,
+    weights: list,
+    options: list,
+    lengths: Tensor | None = None,
+) -> Tensor:
     """All outputs of an LSTM or of its cell, side by side."""
-    return _stacked(target, x, states, weights, options)
+    return _stacked(target, x, states, weights, options, lengths)
 
 
-def gru(target: Callable, x: Tensor, states: Any, weights: list, options: list) -> Tensor:
+def gru(
+    target: Callable | None,
+    x: Tensor,
+    states: Any,
+    weights: list,
+    options: list,
+    lengths: Tensor | None = None,
+) -> Tensor:
     """All outputs of a GRU or of its cell, side by side."""
-    return _stacked(target, x, states, weights, options)
+    return _stacked(target, x, states, weights, options, lengths)
 
 
 KINDS: dict[object, str] = {lstm: "lstm", gru: "gru"}
@@ -64,6 +108,8 @@ def one_output_each(graph: fx.Graph, emit: Callable, replace: Callable) -> None:
     """Rewrite every recurrent call and what takes its outputs."""
     for node in list(graph.nodes):
         packet = getattr(node.target, "overloadpacket", None)
+        if packet is torch.ops.xaifast.packed_rnn:
+            _told_lengths(node, emit, replace)
         if packet not in LAYERS | CELLS or node.target in (aten.lstm.data, aten.gru.data):
             continue
         x, states, *rest = node.args
@@ -86,6 +132,21 @@ def one_output_each(graph: fx.Graph, emit: Callable, replace: Callable) -> None:
         call = (node.target, x, states, list(weights), list(options))
         whole = emit(node, function, *call, origin=node, value=value)
         _take_parts(node, whole, sizes, dims, emit, replace)
+
+
+def _arguments(node: fx.Node) -> Any:
+    return node.args
+
+
+def _told_lengths(node: fx.Node, emit: Callable, replace: Callable) -> None:
+    """A layer on packed sequences: it has one output already."""
+    given: Any
+    x, lengths, states, weights, has_biases, layers, bidirectional = _arguments(node)
+    function = lstm if len(states) == 2 else gru
+    options = [has_biases, layers, 0.0, False, bidirectional, False]
+    given = list(states) if len(states) == 2 else states[0]
+    call = (None, x, given, list(weights), options, lengths)
+    replace(node, emit(node, function, *call, value=node.meta["val"]))
 
 
 def _take_parts(
@@ -131,7 +192,8 @@ class Layout:
     @property
     def is_cell(self) -> bool:
         """Whether the node is one step."""
-        return self.node.args[0].overloadpacket in CELLS
+        target = self.node.args[0]
+        return target is not None and target.overloadpacket in CELLS
 
     @property
     def is_lstm(self) -> bool:
@@ -146,8 +208,12 @@ class Layout:
     @property
     def states(self) -> list[Any]:
         """The operands h_0 and, for an LSTM, c_0."""
-        states = self.node.args[2]
-        return list(states) if isinstance(states, (list, tuple)) else [states]
+        return _listed(self.node.args[2])
+
+    @property
+    def lengths(self) -> Any:
+        """The operand that holds the steps of each sample, longest first; None: all have all."""
+        return (*self.node.args, None)[5]
 
     @property
     def weights(self) -> list[Any]:

@@ -15,7 +15,7 @@ from ..errors import describe, wrong_type, wrong_value
 from ..graph import canonize
 from ..graph.facts import Node
 from ..graph.layers import unbroadcast
-from ..graph.recurrent import Direction, Layout
+from ..graph.recurrent import KINDS, Direction, Layout
 from ..graph.run import Balance, NodeCall
 from .base import Rule
 from .lrp import _check_not_negative
@@ -225,7 +225,7 @@ class Recurrent(Rule):
 
     def check(self, node: Node) -> str | None:
         """An LSTM or GRU with weights of its own and without projections."""
-        if node.kind not in ("lstm", "gru") or len(node.args) != 5:
+        if node.target not in KINDS:
             return "Recurrent needs an LSTM, a GRU, or a cell of these"
         layout = Layout(node)
         if layout.is_projected():
@@ -253,9 +253,11 @@ class Recurrent(Rule):
         layout = Layout(node.node)
         kept = _forward(layout, node.lookup)
         last = [run for ways in kept for run in ways]
-        ends = [torch.stack([run.h[-1] for run in last], 1)]
+        ends = [torch.stack([_end(run.h, run.lengths) for run in last], 1)]
         if layout.is_lstm:
-            ends.append(torch.stack([run.c[-1] for run in last if run.c is not None], 1))
+            ends.append(
+                torch.stack([_end(run.c, run.lengths) for run in last if run.c is not None], 1)
+            )
         y = [] if layout.is_cell else [_outputs(kept[-1]).transpose(0, 1)]
         return torch.cat([part.flatten(1) for part in (*y, *ends)], 1), kept
 
@@ -269,13 +271,31 @@ def _settle(balance: Balance, account: reference.Absorbed, messages: list) -> No
 
 @dataclass(frozen=True)
 class _Kept:
-    """One layer in one direction, with what it was on its way: in its own order of time."""
+    """One layer in one direction, with what it was on its way: in its own order of time.
+
+    lengths: the steps of each sample, behind which h and c are zero; None: all have all steps.
+    """
 
     weights: Direction
     x: Tensor
     z: Tensor
     h: Tensor
     c: Tensor | None
+    lengths: Tensor | None
+
+
+def _backwards(x: Tensor, lengths: Tensor | None) -> Tensor:
+    """X [..., T, N, features], the steps of each sample in reverse order, padding in its place."""
+    if lengths is None:
+        return x.flip(-3)
+    t = torch.arange(x.shape[-3], device=x.device).unsqueeze(1)
+    places = torch.where(t < lengths, lengths - 1 - t, t)
+    return torch.take_along_dim(x, places.view(*[1] * (x.dim() - 3), *places.shape, 1), -3)
+
+
+def _end(h: Tensor, lengths: Tensor | None) -> Tensor:
+    """The last state of each sample."""
+    return h[-1] if lengths is None else torch.take_along_dim(h, lengths.view(1, -1, 1), 0)[0]
 
 
 def _through_layers(rule, layout: Layout, kept: list[list[_Kept]], R: Tensor, account):
@@ -287,9 +307,9 @@ def _through_layers(rule, layout: Layout, kept: list[list[_Kept]], R: Tensor, ac
         R_below = []
         for d, (run, R_d) in enumerate(zip(kept[i], R_y.chunk(len(kept[i]), -1), strict=True)):
             k = i * len(kept[i]) + d
-            R_d = R_d.flip(1) if d else R_d
+            R_d = _backwards(R_d, run.lengths) if d else R_d
             R_x, first = _back(rule, run, R_d, [s[:, k] for s in R_last], account)
-            R_below.append(R_x.flip(1) if d else R_x)
+            R_below.append(_backwards(R_x, run.lengths) if d else R_x)
             for s, f in zip(R_first, first, strict=True):
                 s[:, k] = f
         R_y = sum(R_below[1:], R_below[0])
@@ -305,12 +325,17 @@ def _forward(layout: Layout, value: Callable[[Any], Tensor]) -> list[list[_Kept]
         x, states = x.unsqueeze(0), [s.unsqueeze(0) for s in states]
     elif layout.options[3]:
         x = x.transpose(0, 1)
+    lengths = None
+    if layout.lengths is not None:
+        lengths = value(layout.lengths).to(x.device)
+        behind = torch.arange(len(x), device=x.device).unsqueeze(1) >= lengths
+        x = x.masked_fill(behind.unsqueeze(-1), 0.0)  # padding may be anything, NaN too
     kept: list[list[_Kept]] = []
     for i, ways in enumerate(layout.directions(value)):
         runs = []
         for d, weights in enumerate(ways):
             start = [s[i * len(ways) + d] for s in states]
-            runs.append(_run(weights, x.flip(0) if d else x, start))
+            runs.append(_run(weights, _backwards(x, lengths) if d else x, start, lengths))
         kept.append(runs)
         x = _outputs(runs)
     return kept
@@ -318,11 +343,11 @@ def _forward(layout: Layout, value: Callable[[Any], Tensor]) -> list[list[_Kept]
 
 def _outputs(runs: list[_Kept]) -> Tensor:
     """What a layer hands on, [T, N, D H]."""
-    outputs = [run.h[1:].flip(0) if d else run.h[1:] for d, run in enumerate(runs)]
+    outputs = [_backwards(run.h[1:], run.lengths) if d else run.h[1:] for d, run in enumerate(runs)]
     return outputs[0] if len(outputs) == 1 else torch.cat(outputs, -1)
 
 
-def _run(weights: Direction, x: Tensor, start: list[Tensor]) -> _Kept:
+def _run(weights: Direction, x: Tensor, start: list[Tensor], lengths: Tensor | None) -> _Kept:
     b, b_h = weights.b_x, weights.b_h
     is_lstm = len(start) == 2
     if is_lstm and b is not None and b_h is not None:  # both enter the same sum
@@ -331,8 +356,9 @@ def _run(weights: Direction, x: Tensor, start: list[Tensor]) -> _Kept:
         a = torch.nn.functional.linear(x, weights.w_x, b)
     else:  # the batch came first: one product of all rows in that order
         a = torch.nn.functional.linear(x.transpose(0, 1), weights.w_x, b).transpose(0, 1)
-    z, h, c = ops.recurrent_states(a, weights.w_h, b_h, start[0], start[1] if is_lstm else None)
-    return _Kept(weights, x, z, h, c if is_lstm else None)
+    c_0 = start[1] if is_lstm else None
+    z, h, c = ops.recurrent_states(a, weights.w_h, b_h, start[0], c_0, lengths)
+    return _Kept(weights, x, z, h, c if is_lstm else None, lengths)
 
 
 def _parts(layout: Layout, R: Tensor, steps: int, hidden: int, count: int):
@@ -356,10 +382,12 @@ def _back(rule: Recurrent, run: _Kept, R: Tensor, last: list[Tensor], account):
     R_c = last[1] if run.c is not None else None
     call = (run.z, run.h, run.c, run.weights.w_h, b, R, last[0], R_c, rule.gate, rule.epsilon)
     if account is None:
-        s, R_h0, R_c0 = ops.recurrent_relprop(*call)
+        s, R_h0, R_c0 = ops.recurrent_relprop(*call, lengths=run.lengths)
     else:
         counted = biases if rule.bias else None
-        s, R_h0, R_c0 = reference.recurrent_relprop(*call, absorbed=account, counted=counted)
+        s, R_h0, R_c0 = reference.recurrent_relprop(
+            *call, absorbed=account, counted=counted, lengths=run.lengths
+        )
     hidden = run.h.shape[2]
     w = run.weights.w_x[2 * hidden : 3 * hidden] if rule.gate == "all" else run.weights.w_x
     return run.x * (s @ w), [R_h0] if run.c is None else [R_h0, R_c0]
