@@ -247,12 +247,11 @@ def _with_shorter(graph: ModelGraph, model: nn.Module, args: tuple) -> Iterator[
         lengths = values(node)
 
         def shorter(x: Any, lengths: Tensor = lengths, steps: int = node.args[1]) -> Any:
-            same = isinstance(x, Tensor) and x.shape == lengths.shape and not x.is_floating_point()
-            if not same or not torch.equal(
-                x.cpu().sort(descending=True)[0], lengths.cpu().to(x.dtype)
-            ):
+            if not isinstance(x, Tensor) or x.shape != lengths.shape or x.is_floating_point():
                 return x
-            return x.clamp(max=max(1, steps - 1))
+            ordered = x.cpu().sort(descending=True)[0]
+            same = torch.equal(ordered, lengths.cpu().to(x.dtype))
+            return x.clamp(max=max(1, steps - 1)) if same else x
 
         yield tuple(map(shorter, args))
     if graph.rows is not None:

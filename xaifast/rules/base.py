@@ -45,6 +45,13 @@ class Rule:
         """Return the node's output, and what `propagate` shall find as `node.kept`."""
         raise NotImplementedError
 
+    def keeps(self, node: Node) -> tuple[int, int]:
+        """Numbers of each sample that `run` keeps, and that each target takes on the way back.
+
+        Beside inputs and output: what bounds the samples that are processed at once.
+        """
+        return 0, 0
+
     def passes(self, node: Node) -> bool:
         """Whether the message is handed on as it is."""
         return False

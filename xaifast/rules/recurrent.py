@@ -261,6 +261,18 @@ class Recurrent(Rule):
         y = [] if layout.is_cell else [_outputs(kept[-1]).transpose(0, 1)]
         return torch.cat([part.flatten(1) for part in (*y, *ends)], 1), kept
 
+    def keeps(self, node):
+        """Inputs, pre-activations and states of all layers; s of one."""
+        layout = Layout(node)
+        w_x, w_h = layout.weights[:2]
+        features, H = w_x.shape[-1], w_h.shape[-1]
+        _, layers, bidirectional, _ = layout.options
+        ways, states = 2 if bidirectional else 1, len(layout.states)
+        steps = 1 if layout.is_cell else node.elements // (ways * H) - states * layers
+        entering = [features, *[ways * H] * (layers - 1)]
+        own = sum(steps * (n + 4 * H) + (steps + 1) * states * H for n in entering)
+        return ways * own, steps * 4 * H
+
 
 def _settle(balance: Balance, account: reference.Absorbed, messages: list) -> None:
     """Put down what stayed inside, and what fell on constant inputs and states."""
