@@ -1,10 +1,13 @@
 """The native ops against their formulas in plain PyTorch (float64): dtypes, layouts, devices."""
 
+import itertools
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tensors import DTYPES, close, signed
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from xaifast import ops, reference
 
@@ -174,6 +177,26 @@ def test_relprop_conv_with_a_product_in_bfloat16(dims, transposed, groups, parts
     if parts == 1:
         assert ((got - full).abs() <= 2**-8 * full.abs() + 1e-5).all()
     assert ((got - full).abs() > 2**-12 * full.abs()).any()
+
+
+@pytest.mark.parametrize("dims", [1, 2, 3])
+@pytest.mark.parametrize("transposed", [False, True])
+@pytest.mark.parametrize(("groups", "parts"), [(1, 1), (2, 1), (1, 2), (2, 2)])
+@pytest.mark.parametrize("lasts", ["", "u", "w", "z", "u w"])
+def test_the_fake_relprop_conv_foretells_the_layout(
+    dims, transposed, groups, parts, lasts, layout, device
+):
+    u, w, geometry, z = convolution(dims, transposed, groups, parts, device)
+    u, w, z = (layout(x) if n in lasts else x for n, x in zip("uwz", (u, w, z), strict=True))
+    op = torch.ops.xaifast.relprop_conv.default
+    choices = ((torch.float32, torch.float64), (z, torch.stack([z, z, z])), (None, z))
+    for dtype, R, denominator in itertools.product(*choices):
+        given = [None if x is None else x.to(dtype) for x in (u, R, w, w, None, denominator)]
+        real = op(*given, *geometry, 0.25, parts)
+        with FakeTensorMode() as mode:
+            fakes = [None if x is None else mode.from_tensor(x) for x in given]
+            fake = op(*fakes, *geometry, 0.25, parts)
+        assert (fake.shape, fake.stride()) == (real.shape, real.stride())
 
 
 @pytest.mark.parametrize("rows", [1, 3, 40])

@@ -7,10 +7,12 @@ R relevance. R has the shape of what it belongs to, or one leading axis of targe
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch._prims_common import suggest_memory_format
 
 from .. import reference
 from .native import is_native
@@ -440,8 +442,17 @@ def _(s, w):
 
 @torch.library.register_fake("xaifast::relprop_conv")
 def _(u, R, w, w_t, b, z, kernel, stride, padding, dilation, transposed, output_padding, groups, eps, parts):  # fmt: skip  # noqa: E501
-    shape = (u.shape[0], u.shape[1] // parts, *u.shape[2:])
-    return u.new_empty((*R.shape[: R.dim() - u.dim()], *shape))
+    targets = R.shape[: R.dim() - u.dim()]
+    rows = math.prod(targets) * u.shape[0]
+    # A convolution is channels last if its input or its weight is; two parts are added as u lies.
+    read: tuple = (u,) if parts == 2 else (u, w, w_t) if z is None else (z, w_t)
+    if parts == 1 and u.dim() == 5 and u.device.type == "cpu" and u.dtype == torch.float64:
+        read = ()  # oneDNN does not take it, and PyTorch's own is never channels last
+    formats = [suggest_memory_format(x) for x in read]
+    last = [f for f in formats if f != torch.contiguous_format]
+    c = u.new_empty((rows, u.shape[1] // parts, *u.shape[2:]))
+    c = c.contiguous(memory_format=last[0]) if last else c
+    return c.unflatten(0, (*targets, u.shape[0])) if targets else c
 
 
 @torch.library.register_fake("xaifast::relprop_linear")
