@@ -168,6 +168,30 @@ def test_one_graph_serves_all_lengths_and_batches():
     assert lrp_of(made("states")).attribute(x[:0], 1, LENGTHS[:0]).shape == (0, 5, 3)
 
 
+class Stacked(Classifier):
+    """Layers on layers, with something between that treats each step alone."""
+
+    def __init__(self, branches: bool) -> None:
+        super().__init__("states")
+        self.branches, self.second = branches, nn.GRU(4, 4, bidirectional=True)
+
+    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+        if self.branches and x.sum() > 1e9:
+            return x[:, 0]
+        packed = packing.pack_padded_sequence(x, lengths, True, enforce_sorted=False)
+        y, _ = self.rnn(packed)
+        y, h = self.second(packing.PackedSequence(y.data.tanh(), *y[1:]))
+        return self.head(h[0] + h[1])
+
+
+@pytest.mark.parametrize("branches", [False, True], ids=["exported", "traced"])
+def test_layers_on_layers(branches):
+    lrp, x = lrp_of(randomize(Stacked(branches).double(), seed=2)), sample()
+    R = lrp.attribute(x, 1, LENGTHS)
+    assert_close(R[:1, :4], lrp.attribute(x[:1, :4], 1, LENGTHS[:1]), 1e-10)
+    assert R[0, 4:].count_nonzero() == R[2, 1:].count_nonzero() == 0
+
+
 def test_lengths_that_are_counted_from_the_input():
     class Counting(Classifier):
         def forward(self, x):
@@ -254,6 +278,19 @@ def test_lengths_out_of_order_are_refused_where_order_was_promised():
         lrp_of(model).attribute(inputs, None, torch.tensor([1, 4, 2]), start=start)
 
 
+@pytest.mark.parametrize("fixed", [False, True])
+def test_a_target_step_behind_the_end_is_refused(fixed):
+    model, x = made("steps", lengths=LENGTHS if fixed else None), sample()
+    lrp, extra = lrp_of(model), None if fixed else LENGTHS
+    R = lrp.attribute(x, [(3, 1), (4, 0), (0, 1)], extra)
+    assert R[0].any()
+    assert R[1].any()
+    assert R[2].any()
+    words = r"target must name a step of the sample's own sequence; got step 1 of sample 2, which"
+    with pytest.raises(InputError, match=words):
+        lrp.attribute(x, [(3, 1), (4, 0), (1, 1)], extra)
+
+
 def test_a_step_behind_the_padded_input_is_refused():
     lrp, x = lrp_of(made("last", packs=False)), sample()
     lrp.attribute(x, 1, LENGTHS)
@@ -280,5 +317,5 @@ def test_other_uses_of_packed_sequences_are_refused_with_what_to_do():
             x = packing.pack_padded_sequence(x, lengths, True, enforce_sorted=False)
             return self.rnn(x)[1][-1]
 
-    with pytest.raises(ModelError, match=r"Supported are nn.LSTM and nn.GRU .* padded batch"):
+    with pytest.raises(ModelError, match=r"Supported are lengths in a tensor .* padded batch"):
         lrp_of(Elman().double()).attribute(sample(), 1, LENGTHS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -13,6 +14,7 @@ from ..errors import InputError, ModelError, describe, wrong_type, wrong_value
 from ..graph import to_compute
 from ..graph.capture import fails_itself
 from ..graph.facts import ModelGraph, Node
+from ..graph.padding import steps_of
 from ..graph.run import Balance
 from .batching import check_batch_size, need_of, rows_that_fit, run_in_batches
 from .building import Built
@@ -155,6 +157,8 @@ class Traversal:
         """The first messages and their sums, once the output is known and found sound."""
         self._check_output(output, args)
         selection = self.selection.rows(rows)
+        if selection.index is not None:
+            self._check_steps(selection.index, rows, values)
         if self.start == "log_odds" and selection.index is not None:
             return log_odds(self.built.propagation, output, selection.index, values)
         if self.seeds is not None:
@@ -162,6 +166,21 @@ class Traversal:
         else:
             R = selection.seed(output, one=self.start == "one")
         return {self.built.graph.output: R}, _sums(R)
+
+    def _check_steps(self, index: Tensor, rows: slice, values: dict) -> None:
+        """Refuse targets behind the end of a packed sequence, where the output is padding."""
+        found = steps_of(self.built.graph)
+        if found is None:
+            return
+        lengths = found.lengths(self.built.propagation.lookup(values)).to(index.device)
+        shape = self.built.graph.output.shape
+        steps = index // math.prod(map(int, shape[found.axis :])) % int(shape[found.axis - 1])
+        for k, n in (steps >= lengths).nonzero()[:1].tolist():
+            raise wrong_value(
+                "target", "must name a step of the sample's own sequence",
+                f"step {int(steps[k, n])} of sample {rows.start + n}, which has {int(lengths[n])}",
+                "What is behind the end is padding.",
+            )  # fmt: skip
 
     def _check_output(self, output: Tensor, args: tuple) -> None:
         if not torch.isfinite(output).all():

@@ -23,11 +23,12 @@ from ..errors import InputError, ModelError, wrong_value
 from . import recurrent
 
 SUPPORTED = (
-    "Supported are nn.LSTM and nn.GRU on what pack_padded_sequence returns, layers that treat each "
-    "step of packed.data alone, h_n, c_n and pad_packed_sequence; an output may not depend on the "
-    "longest sequence of the batch (for a mean over steps, y.sum(1) / lengths). Or run the "
-    "recurrent layer on the padded batch and take the last step of each sequence, "
-    "y[torch.arange(len(y)), lengths - 1], which in one direction gives the same output"
+    "Supported are lengths in a tensor or fixed in the model, nn.LSTM and nn.GRU on what "
+    "pack_padded_sequence returns, layers that treat each step of packed.data alone, h_n, c_n and "
+    "pad_packed_sequence; an output may not depend on the longest sequence of the batch (for a "
+    "mean, y.sum(1) / lengths). Or run the recurrent layer on the padded batch and take the last "
+    "step of each sequence, y[torch.arange(len(y)), lengths - 1], which in one direction gives the "
+    "same output"
 )
 
 
@@ -202,9 +203,10 @@ class Padded(TorchFunctionMode):
         else:
             states = list(hx) if rnn.mode == "LSTM" else [hx]
             states = states if order is None else [s.index_select(1, order) for s in states]
+        weights = [getattr(rnn, name) for name in rnn._flat_weights_names]  # _flat_weights lag
         whole = torch.ops.xaifast.packed_rnn(
-            batch.unpack(data), batch.lengths, states, rnn._flat_weights, rnn.bias,
-            rnn.num_layers, rnn.bidirectional,
+            batch.unpack(data), batch.lengths, states, weights, rnn.bias, rnn.num_layers,
+            rnn.bidirectional,
         )  # fmt: skip
         y = recurrent.part(whole, 0, [batch.steps, ways * H], 1).flatten(0, 1)
         starts = [H * (ways * batch.steps + many * k) for k in range(len(states))]
