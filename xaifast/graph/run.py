@@ -156,6 +156,8 @@ class Propagation(nn.Module):
         readers: Counter[Node] = Counter()
         for node in self.graph.nodes:
             readers.update({*nodes_in([*node.args, *node.kwargs.values()])})
+        for node, rule in self.rules.items():
+            readers.update(rule.reads(node))
         for node in self.graph.nodes:
             behind = node.users[0] if len(node.users) == 1 else None
             if (
@@ -170,7 +172,7 @@ class Propagation(nn.Module):
             if (
                 node.kind in ("conv", "linear")
                 and node.layer is not None
-                and readers[node] == 1  # a comparison reads the pre-activation, too
+                and readers[node] == 1  # a comparison, or a rule, reads the pre-activation, too
                 and not self.rules[behind].needs_inputs
                 and self.rules[node].fuses(node, node.rectified)
             ):

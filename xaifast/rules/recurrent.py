@@ -13,12 +13,16 @@ from torch import Tensor
 from .. import ops, reference
 from ..errors import describe, wrong_type, wrong_value
 from ..graph import canonize
-from ..graph.facts import Node
+from ..graph.facts import ACTIVATIONS, FILLS, Node, nodes_in
 from ..graph.layers import unbroadcast
 from ..graph.recurrent import KINDS, Direction, Layout
 from ..graph.run import Balance, NodeCall
 from .base import Rule
 from .lrp import _check_not_negative
+
+SIGMOIDS = {"sigmoid", "hardsigmoid"}
+NAMES = {packet.__name__ for packet in ACTIVATIONS}  # type: ignore[attr-defined]
+FILLING = {"where"} | {packet.__name__ for packet in FILLS}
 
 
 def _check_gate(who: str, gate: object) -> None:
@@ -45,8 +49,17 @@ class GatedProduct(Rule):
     half  R_g = R_h / 2                         R_s = R_h / 2
 
     z_g and z_s are what enters the activations of gate and signal (the value itself where there is
-    none). The gate is found as by `Gate`; a signal may be a constant too. This is for products in
-    code of your own; `nn.LSTM`, `nn.GRU` and their cells have the rule `Recurrent`.
+    none). A factor belongs to the activation, as in g = a_g sigm: z counts as it is, however large
+    the factor, and as -z where the factor is negative, so that a signal rises with its z, and
+    1 - sigm(z) is sigm(-z).
+
+    The gate is found as by `Gate`. Shares do not depend on which inputs are explained: an operand
+    that depends on none of them gets its share too if it has a number of its own for each one of h
+    (an initial state, the gate of a first step), and keeps it, which a report shows as filled. A
+    smaller one (a scale, a mask) is a factor: all goes to the other operand.
+
+    This is for products in code of your own; `nn.LSTM`, `nn.GRU` and their cells have the rule
+    `Recurrent`.
 
     Parameters
     ----------
@@ -62,7 +75,8 @@ class GatedProduct(Rule):
 
     References
     ----------
-    Arras et al. 2017 and 2019; book, section 11.3.2 and table 11.1.
+    Arras et al. 2017 and 2019; book, section 11.3.2 and table 11.1; scaled activations: A2 and A3
+    of section 11.4.1.
 
     Examples
     --------
@@ -87,7 +101,7 @@ class GatedProduct(Rule):
         gate = _gate_among(operands)
         if gate is None:
             return "neither operand is known to be a gate in [0, 1], or both are"
-        if self._compares() and _behind(operands[gate]) is None:
+        if self._compares() and _activation(operands[gate]) is None:
             return f"GatedProduct({self.gate!r}) needs a gate that is an activation, or 1 - it"
         return None
 
@@ -98,8 +112,8 @@ class GatedProduct(Rule):
         """The pre-activations of gate and signal."""
         if not self._compares():
             return ()
-        found = (_behind(x) for x in _operands(node) or ())
-        return tuple(pair[0] for pair in found if pair is not None)
+        found = (_activation(x) for x in _operands(node) or ())
+        return tuple(_below(x) for x in found if x is not None)
 
     def gates(self, node: Node, gated: bool) -> bool:
         """Only where the signal gets all: a gate has no zero."""
@@ -129,26 +143,36 @@ class GatedProduct(Rule):
     def _before(self, node: NodeCall, operand: Node) -> Tensor | None:
         if not self._compares():
             return None
-        behind = _behind(operand)
-        return node.lookup(operand) if behind is None else behind[1] * node.lookup(behind[0])
+        known = _activation(operand) is not None
+        return _entering(operand, node.lookup) if known else node.lookup(operand)
 
 
 def _operands(node: Node) -> tuple[Node, Node] | None:
-    """The two tensors of a product, of which one may be a constant."""
+    """The two tensors of a product, of which one may be constant if it is no factor."""
     if (node.target is canonize.affine and node.args[2] is None) or node.op == "mul":
         x, y = node.args[:2]
     else:
         return None
-    return (x, y) if isinstance(x, Node) and isinstance(y, Node) and x is not y else None
+    if not (isinstance(x, Node) and isinstance(y, Node)) or x is y:
+        return None
+    place = node.shape, node.by_sample
+    return (x, y) if all(v.carries or (v.shape, v.by_sample) == place for v in (x, y)) else None
 
 
 def _gate_among(operands: tuple[Node, Node]) -> int | None:
     """Which operand is the gate, or None."""
-    known = [x.carries and x.low >= 0 and x.high <= 1 for x in operands]
+    known = [_is_gate(x) for x in operands]
     if all(known):
         sizes = [math.prod(map(int, x.shape)) for x in operands]
         known = [size < max(sizes) for size in sizes]
     return known.index(True) if sum(known) == 1 else None
+
+
+def _is_gate(node: Node) -> bool:
+    """Whether the values are known to lie in [0, 1]; of a constant, bounds are not known."""
+    if node.carries:
+        return node.low >= 0 and node.high <= 1
+    return node.op in SIGMOIDS or _is_turned(node)
 
 
 def is_gated_product(node: Node) -> bool:
@@ -160,15 +184,59 @@ def is_gated_product(node: Node) -> bool:
     return node.kind == "mul" or (operands is not None and _gate_among(operands) is not None)
 
 
-def _behind(node: Node) -> tuple[Node, float] | None:
-    """What enters the activation that a node is, and its sign: -1 for 1 - sigm(z) = sigm(-z)."""
-    if node.kind == "activation" and len(node.inputs) == 1:
-        return node.inputs[0], 1.0
-    if node.target is canonize.affine and node.args[1:3] == (-1.0, 1.0):
-        found = _behind(node.inputs[0])
-        if found is not None and node.inputs[0].op == "sigmoid":
-            return found[0], -1.0
-    return None
+# ---- what enters an operand's activation -----------------------------------------------------
+
+
+def _activation(node: Node) -> Node | None:
+    """The activation that an operand is, scaled, turned into 1 - it or moved perhaps, or None."""
+    while node.op not in NAMES:
+        if _factor(node) is None and not _moves(node):
+            return None
+        node = _below(node)
+    return node if len(node.inputs) < 2 else None
+
+
+def _entering(node: Node, lookup: Callable[[Node], Any]) -> Tensor:
+    """Z of an operand: what enters its activation, times the signs of the factors behind it."""
+    below = _below(node)
+    if node.op in NAMES:
+        return lookup(below)
+    z = _entering(below, lookup)
+    factor = _factor(node)
+    if factor is None:
+        return node.call(lambda x: z if x is below else lookup(x))
+    if isinstance(factor, Node):
+        return torch.where(lookup(factor) < 0, -z, z)
+    return -z if factor < 0 else z
+
+
+def _below(node: Node) -> Node:
+    return node.inputs[0] if node.inputs else node.args[0]
+
+
+def _factor(node: Node) -> Node | float | None:
+    """The constant c, number or tensor, of a node c x; -1 for 1 - sigm."""
+    if _is_turned(node):
+        return -1.0
+    if node.target is canonize.affine:
+        return node.args[1] if node.args[2] is None and not is_gated_product(node) else None
+    if node.op != "mul" or node.kind != "affine" or is_gated_product(node):
+        return None
+    x, y = node.args[:2]
+    return y if x is node.inputs[0] else x
+
+
+def _is_turned(node: Node) -> bool:
+    """Whether a node is 1 - sigm."""
+    turned = node.target is canonize.affine and node.args[1:3] == (-1.0, 1.0)
+    return turned and node.args[0].op in SIGMOIDS
+
+
+def _moves(node: Node) -> bool:
+    """Whether a node only moves the values of one tensor."""
+    if node.kind != "rearrange" or node.op in FILLING:
+        return False
+    return sum(x.floating for x in nodes_in(node.args)) == 1
 
 
 # ---- a whole recurrent layer -----------------------------------------------------------------
