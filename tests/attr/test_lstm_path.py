@@ -87,6 +87,34 @@ KNOWN = [
 ]
 
 
+class Both(nn.Module):
+    """A layer of two directions, and a function of its outputs."""
+
+    def __init__(self, read, **options):
+        super().__init__()
+        self.lstm = nn.LSTM(F, H, bidirectional=True, **options)
+        self.head = nn.Linear(2 * H, 3)
+        self.one = nn.Linear(H, 3, bias=False)
+        self.read = read
+
+    def forward(self, x):
+        return self.read(self, *self.lstm(x))
+
+
+BOTH = {
+    "last outputs": (lambda m, y, s: m.head(y[:, -1]), 2),
+    "last states": (lambda m, y, s: m.head(torch.cat([s[0][-2], s[0][-1]], 1)), 1),
+    "sum of states": (lambda m, y, s: m.one(s[0][0] + s[0][1]), [0, 2, 1]),
+    "every step": (lambda m, y, s: m.head(y), [(0, 0), (5, 1), (-2, 2)]),
+    "two steps": (lambda m, y, s: m.head(torch.cat([y[:, 3, :H], y[:, 2, H:]], 1)), [[0, 1]] * N),
+    "cells": (lambda m, y, s: s[1].transpose(0, 1), (1, 2)),
+    "one direction": (lambda m, y, s: m.one(y[:, 2, H:]), "all"),
+}
+KNOWN += [
+    (lambda read=read: Both(read, batch_first=True), target) for read, target in BOTH.values()
+]
+
+
 class Mean(Head):
     def forward(self, x):
         return self.head(self.lstm(x)[0].mean(1))
@@ -135,6 +163,11 @@ UNKNOWN = [
     lambda: Started(batch_first=True),
     lambda: Product(batch_first=True),
     lambda: Head(batch_first=True, num_layers=2),
+    lambda: Both(lambda m, y, s: m.head(y[:, -1]), batch_first=True, num_layers=2),
+    lambda: Both(lambda m, y, s: m.head(y.mean(1)), batch_first=True),
+    lambda: Both(lambda m, y, s: m.one(y[:, 0, :H] + y[:, 1, :H]), batch_first=True),
+    lambda: Both(lambda m, y, s: m.head(y[:, -1]) + y.argmax(1)[:, :3], batch_first=True),
+    lambda: Both(lambda m, y, s: m.one(s[0][0] * s[0][1]), batch_first=True),
 ]
 
 
@@ -191,10 +224,11 @@ def test_it_is_what_autograd_gives(make, target, options, native):
 @pytest.mark.parametrize("make", UNKNOWN)
 def test_other_networks_go_the_ordinary_way(make, native):
     model, (x, baseline) = make().double().eval(), inputs()
-    want = IntegratedGradients(model, optimize=False).attribute(x, baseline, 1, n_steps=20)
     got = IntegratedGradients(model).attribute(x, baseline, 1, n_steps=20)
     assert not native
-    torch.testing.assert_close(got, want)
+    torch.testing.assert_close(
+        got, plain(model, x, baseline, 1, nodes_and_weights("gausslegendre", 20))
+    )
 
 
 def test_a_model_that_mixes_samples_is_not_taken_for_one_that_does_not(native):
@@ -243,6 +277,21 @@ def test_blocks_of_samples_change_nothing(monkeypatch):
     want = ig.attribute(x, baseline, [0, 1, 0], n_steps=20)
     monkeypatch.setattr(lstm_path, "BLOCK", 1)
     assert torch.equal(ig.attribute(x, baseline, [0, 1, 0], n_steps=20, show_progress=False), want)
+
+
+@pytest.mark.parametrize("rows", [1, 7, 20, 45])
+@pytest.mark.parametrize("options", [{"n_steps": 20}, {"n_steps": "auto", "tolerance": 1e-2}])
+def test_no_more_rows_at_once_than_asked_for(rows, options, monkeypatch):
+    model = Both(BOTH["last outputs"][0], batch_first=True).double().eval()
+    x, baseline = inputs()
+    want = IntegratedGradients(model).attribute(x, baseline, [[0, 2]] * N, **options)
+    taken, op = [], ops.lstm_path
+    monkeypatch.setattr(lstm_path.ops, "lstm_path", lambda *a: taken.append(a[3].numel()) or op(*a))
+    got = IntegratedGradients(model).attribute(
+        x, baseline, [[0, 2]] * N, internal_batch_size=rows, **options
+    )
+    torch.testing.assert_close(got, want, rtol=1e-10, atol=1e-14)
+    assert max(taken) <= rows
 
 
 # ---- when it is taken --------------------------------------------------------------------------

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from ..errors import InputError, describe, wrong_type, wrong_value
 from ..graph.run import Propagation
@@ -95,6 +97,11 @@ def batches(batch: int, size: int) -> Iterator[slice]:
     """The batch in slices of at most `size`."""
     for begin in range(0, batch, size):
         yield slice(begin, min(begin + size, batch))
+
+
+def rows_of(x: Tensor, rows: Any) -> Tensor:
+    """Some rows of a tensor that has one for each sample; one row that serves all, as it is."""
+    return x if len(x) == 1 else x[rows]
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -5,10 +5,15 @@ x' + alpha (x - x') the inputs of its gates are linear in alpha, so W_ih is appl
 and, transposed, once to the sum of the gradients (book, 19.2.3):
 
     R = (x - x') * (W_ih^T sum_k w_k dS / da (alpha_k)),   a the inputs of the gates
+
+Each direction of a layer has its own path, and what the linear head reads of it: S and R are sums
+over both. Stacked layers go by autograd: what enters the upper ones is not linear in alpha.
 """
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -20,12 +25,12 @@ from .. import ops
 from ..errors import ModelError
 from ..graph import model_graph, recurrent, signature_of, structure_of
 from ..graph.capture import unwrap
-from ..graph.facts import ModelGraph, Node
+from ..graph.facts import ModelGraph, Node, nodes_in
 from ..graph.weights import Weights
 from .adaptive import Wanted, adaptive_weights
 from .arguments import Call, module_of
 from .base import progress_bar
-from .batching import batches
+from .batching import batches, rows_of
 from .cell_states import CellStates
 from .evaluation import WORTH_CAPTURING
 
@@ -34,7 +39,8 @@ aten = torch.ops.aten
 # Affine maps of the states that read no other sample; each output must read a single step.
 TAIL = {
     aten.linear, aten.slice, aten.select, aten.squeeze, aten.unsqueeze, aten.transpose,
-    aten.permute, aten.view, aten.reshape, aten.flatten, aten.t, recurrent.part,
+    aten.permute, aten.view, aten.reshape, aten.flatten, aten.t, aten.cat, aten.add, aten.narrow,
+    recurrent.part,
 }  # fmt: skip
 ZEROS = {aten.zeros, aten.new_zeros, aten.zeros_like}
 MOST_PROBED = 10**7  # numbers of the derivative of all outputs by all states
@@ -52,107 +58,124 @@ def _packet(node: Node) -> Any:
 
 
 @dataclass
-class Layer:
-    """One LSTM layer of one direction, and one path through it for each sample.
+class Way:
+    """One direction of the layer, and the targets as its states.
 
-    x [N, T, F], baseline [N or 1, T, F]; w_ih [4 H, F], w_hh [4 H, H], bias [4 H] or None.
+    S = h . h_t + c . c_t at t = step, in its own order of time; w_ih [4 H, F], w_hh [4 H, H], bias
+    [4 H] or None, h and c [M, N, H], step [M, N]. Targets are sums over both directions.
     """
 
     w_ih: Tensor
     w_hh: Tensor
     bias: Tensor | None
-    x: Tensor
-    baseline: Tensor
-
-    def __post_init__(self) -> None:
-        product = torch.nn.functional.linear
-        self.change = product(self.x - self.baseline, self.w_ih)
-        self.start = product(self.baseline, self.w_ih, self.bias)
-
-    def rows(self, rows: slice) -> Layer:
-        """The same for some of the samples."""
-        baseline = self.baseline if len(self.baseline) == 1 else self.baseline[rows]
-        return Layer(self.w_ih, self.w_hh, self.bias, self.x[rows], baseline)
-
-    def run(self, seeds: Seeds, alpha: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Gradients at the inputs [M, N, T, F], and S and dS/dalpha [M, N, K].
-
-        alpha [N, K] and weight [M, N, K], in float64.
-        """
-        device = self.x.device
-        G, S, slope = ops.lstm_path(
-            self.start, self.change, self.w_hh, alpha.to(device), weight.to(device), *seeds.parts()
-        )
-        return G @ self.w_ih, S, slope
-
-
-@dataclass
-class Seeds:
-    """Targets as states: S = h . h_t + c . c_t at t = step; h, c [M, N, H], step [M, N]."""
-
     h: Tensor
     c: Tensor
     step: Tensor
+    backwards: bool = False
 
-    def parts(self) -> tuple[Tensor, Tensor, Tensor]:
-        """As the op takes them."""
-        return self.h, self.c, self.step
+    def run(
+        self, samples: Any, x: Tensor, baseline: Tensor, alpha: Tensor, weight: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Gradients at the inputs [M, n, T, F], and S and dS/dalpha [M, n, K], of some samples.
 
-    def rows(self, rows: Any) -> Seeds:
-        """Those of some samples."""
-        return Seeds(*(x[:, rows] for x in self.parts()))
+        x and baseline [n or 1, T, F], alpha [n, K] and weight [M, n, K] in float64.
+        """
+        if self.backwards:
+            x, baseline = x.flip(1), baseline.flip(1)
+        product = torch.nn.functional.linear
+        start, change = product(baseline, self.w_ih, self.bias), product(x - baseline, self.w_ih)
+        seeds = (states[:, samples] for states in (self.h, self.c, self.step))
+        G, S, slope = ops.lstm_path(
+            start, change, self.w_hh, alpha.to(x.device), weight.to(x.device), *seeds
+        )
+        R = G @ self.w_ih
+        return (R.flip(2) if self.backwards else R), S, slope
 
 
-def path_sums(
-    layer: Layer, seeds: Seeds, rule: tuple[Tensor, Tensor], who: str, show: bool
-) -> Tensor:
+@dataclass
+class Paths:
+    """A path through the layer for each sample: x [N, T, F], baseline [N or 1, T, F].
+
+    rows: how many nodes to take at once, all samples counted.
+    """
+
+    ways: list[Way]
+    x: Tensor
+    baseline: Tensor
+    rows: int
+
+    @property
+    def targets(self) -> int:
+        """M."""
+        return len(self.ways[0].step)
+
+    def at_once(self, nodes: int) -> int:
+        """How many samples with so many nodes."""
+        gates = self.targets * self.x.shape[1] * len(self.ways[0].w_ih)
+        return max(1, min(self.rows // max(1, nodes), BLOCK // max(1, gates)))
+
+    def run(self, samples: Any, alpha: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """As `Way.run`, summed over the directions; no more than `rows` nodes for one sample."""
+        x, baseline = self.x[samples], rows_of(self.baseline, samples)
+        R, at_nodes = x.new_zeros((self.targets, *x.shape)), []
+        for nodes in batches(alpha.shape[1], self.rows):
+            parts = (alpha[:, nodes], weight[:, :, nodes])
+            found = [way.run(samples, x, baseline, *parts) for way in self.ways]
+            for part, _, _ in found:
+                R += part
+            at_nodes.append(torch.stack([torch.stack(values) for _, *values in found]).sum(0))
+        S, slope = torch.cat(at_nodes, 3)
+        return R, S, slope
+
+
+def path_sums(paths: Paths, rule: tuple[Tensor, Tensor], who: str, show: bool) -> Tensor:
     """The gradient at the inputs, averaged along the path of each sample, [M, N, T, F]."""
-    (M, N), (alpha, weight) = seeds.step.shape, rule
-    parts = []
-    with progress_bar(N * len(alpha), who, show) as bar:
-        for rows in batches(N, max(1, BLOCK // max(1, M * layer.change[0].numel()))):
-            n, K = rows.stop - rows.start, len(alpha)
-            nodes, weights = alpha.expand(n, K), weight.expand(M, n, K)
-            parts.append(layer.rows(rows).run(seeds.rows(rows), nodes, weights)[0])
+    (alpha, weight), N = rule, len(paths.x)
+    parts, K = [], len(rule[0])
+    with progress_bar(N * K, who, show) as bar:
+        for samples in batches(N, paths.at_once(K)):
+            n = samples.stop - samples.start
+            nodes, weights = alpha.expand(n, K), weight.expand(paths.targets, n, K)
+            parts.append(paths.run(samples, nodes, weights)[0])
             bar.update(n * K)
     return torch.cat(parts, 1)
 
 
-def adaptive_sums(layer: Layer, seeds: Seeds, tolerance: float, who: str) -> Tensor:
+def adaptive_sums(paths: Paths, tolerance: float, who: str) -> Tensor:
     """The same with nodes where the output changes; the gradient is summed when they are known."""
-    M, N = seeds.step.shape
+    M, N = paths.targets, len(paths.x)
 
     def evaluate(wanted: Wanted) -> list[tuple[list[float], list[float]]]:
         by_sample: dict[int, list[int]] = {}
         for r, (n, _) in enumerate(wanted):
             by_sample.setdefault(n, []).append(r)
-        samples, K = list(by_sample), max(map(len, by_sample.values()))
-        alpha = torch.zeros(len(samples), K, dtype=torch.float64)
-        for i, rows in enumerate(by_sample.values()):
-            alpha[i, : len(rows)] = torch.tensor([wanted[r][1] for r in rows], dtype=torch.float64)
-        _, S, slope = _picked(layer, samples).run(
-            seeds.rows(samples), alpha, torch.zeros(M, *alpha.shape, dtype=torch.float64)
-        )
         found: list[Any] = [None] * len(wanted)
-        S, slope = S.cpu(), slope.cpu()
-        for i, rows in enumerate(by_sample.values()):
-            for k, r in enumerate(rows):
-                found[r] = (S[:, i, k].tolist(), slope[:, i, k].tolist())
+        several = list(by_sample)
+        for some in batches(len(several), paths.at_once(max(map(len, by_sample.values())))):
+            samples = several[some]
+            alpha = _padded([[wanted[r][1] for r in by_sample[n]] for n in samples])
+            _, S, slope = paths.run(samples, alpha, torch.zeros(M, *alpha.shape).double())
+            S, slope = S.cpu(), slope.cpu()
+            for i, n in enumerate(samples):
+                for k, r in enumerate(by_sample[n]):
+                    found[r] = (S[:, i, k].tolist(), slope[:, i, k].tolist())
         return found
 
     nodes = adaptive_weights(who, N, M, tolerance, evaluate)
-    K = max(len(alphas) for alphas, _ in nodes)
-    alpha = torch.zeros(N, K, dtype=torch.float64)
-    weight = torch.zeros(M, N, K, dtype=torch.float64)
-    for n, (alphas, weights) in enumerate(nodes):
-        alpha[n, : len(alphas)] = torch.tensor(alphas, dtype=torch.float64)
-        weight[:, n, : len(alphas)] = torch.tensor(weights, dtype=torch.float64)
-    return layer.run(seeds, alpha, weight)[0]
+    parts = []
+    for samples in batches(N, paths.at_once(max(len(alphas) for alphas, _ in nodes))):
+        alphas, weights = zip(*nodes[samples], strict=True)
+        weight = torch.stack([_padded([w[m] for w in weights]) for m in range(M)])
+        parts.append(paths.run(samples, _padded(alphas), weight)[0])
+    return torch.cat(parts, 1)
 
 
-def _picked(layer: Layer, samples: list[int]) -> Layer:
-    baseline = layer.baseline if len(layer.baseline) == 1 else layer.baseline[samples]
-    return Layer(layer.w_ih, layer.w_hh, layer.bias, layer.x[samples], baseline)
+def _padded(rows: Sequence[Sequence[float]]) -> Tensor:
+    """Rows of numbers side by side, in float64, zeros behind the shorter ones."""
+    filled = torch.zeros(len(rows), max(map(len, rows)), dtype=torch.float64)
+    for to, row in zip(filled, rows, strict=True):
+        to[: len(row)] = torch.tensor(row, dtype=torch.float64)
+    return filled
 
 
 # ---- the network -------------------------------------------------------------------------------
@@ -166,18 +189,27 @@ class LstmNetwork:
     graph: ModelGraph
     node: Node  # of the LSTM
 
-    def layer(self, x: Tensor, baseline: Tensor) -> Layer:
-        """The layer with a path for each sample."""
-        value = Weights(self.module).value
-        w_ih, w_hh, *biases = (value(p) for p in self.node.args[3])
-        return Layer(w_ih, w_hh, biases[0] + biases[1] if biases else None, x, baseline)
+    def ways(self, call: Call) -> list[Way] | None:
+        """The directions and the targets as their states; None if one reads several steps."""
+        seeds = self._seeds(call.inputs[0])
+        if seeds is None:
+            return None
+        shape, of_outputs = seeds
+        found = []
+        (weights,) = recurrent.Layout(self.node).directions(Weights(self.module).value)
+        for d, (way, of_each) in enumerate(zip(weights, of_outputs, strict=True)):
+            states = _selected(call, shape, *of_each)
+            if states is None:
+                return None
+            bias = None if way.b_x is None or way.b_h is None else way.b_x + way.b_h
+            found.append(Way(way.w_x, way.w_h, bias, *states, backwards=d == 1))
+        return [way for way in found if way.h.any() or way.c.any()] or found[:1]
 
-    def seeds(self, call: Call) -> Seeds | None:
-        """The targets as states; None if one reads several steps."""
-        x = call.inputs[0]
+    def _seeds(self, x: Tensor) -> tuple[tuple[int, ...], list[States]] | None:
+        """The shape of the output, and for each direction the states that each output reads."""
         shape = self._head(x[:1], 1)[0].shape[1:]
-        count, (T, H) = shape.numel(), (x.shape[1], self.node.args[3][1].shape[-1])
-        if count * T * H > MOST_PROBED:
+        count, T = shape.numel(), x.shape[1]
+        if count * T * self._width > MOST_PROBED:
             return None
         output, states = self._head(x[:1], count + 2)  # row n is for output n
         flat = output.reshape(count + 2, -1)
@@ -186,22 +218,28 @@ class LstmNetwork:
         if any(g[1:].any() for g in of_one):  # it reads other samples
             return None
         found = torch.autograd.grad(flat.diagonal().sum(), states, **options)
-        by_y, by_h, by_c = (g[:count] for g in found)
-        by_y[:, -1] += by_h
-        reads = (by_y != 0).any(2)  # [outputs, T]
-        step = torch.where(reads.any(1), reads.int().argmax(1), T - 1)
-        if (reads.sum(1) > 1).any() or ((by_c != 0).any(1) & (step != T - 1)).any():
-            return None
-        by_y = by_y[torch.arange(count), step]
-        return _selected(call, tuple(shape), by_y, by_c, step)
+        by_way = zip(*(g[:count].chunk(self._ways, -1) for g in found), strict=True)
+        steps = [_single_step(y.flip(1) if d else y, h, c) for d, (y, h, c) in enumerate(by_way)]
+        return None if None in steps else (tuple(shape), steps)  # type: ignore[return-value]
+
+    @property
+    def _ways(self) -> int:
+        """Directions."""
+        return 2 if self.node.args[4][4] else 1
+
+    @property
+    def _width(self) -> int:
+        """Units of all directions."""
+        return self._ways * self.node.args[3][1].shape[-1]
 
     def _head(self, x: Tensor, rows: int) -> tuple[Tensor, tuple[Tensor, ...]]:
         """The output for `rows` rows of states of zeros, and the states y, h and c."""
         value = Weights(self.module).value
         x = x.new_zeros((rows, *x.shape[1:]))
-        H = self.node.args[3][1].shape[-1]
-        y = x.new_zeros(rows, x.shape[1], H)
-        states = tuple(s.requires_grad_() for s in (y, x.new_zeros(rows, H), x.new_zeros(rows, H)))
+        width = self._width
+        y = x.new_zeros(rows, x.shape[1], width)
+        last = x.new_zeros(rows, width), x.new_zeros(rows, width)
+        states = tuple(s.requires_grad_() for s in (y, *last))
         values: dict[Node, Any] = {self.graph.inputs[0]: x}
 
         def lookup(node: Node) -> Any:
@@ -217,68 +255,81 @@ class LstmNetwork:
         return lookup(self.graph.output), states
 
 
+States = tuple[Tensor, Tensor, Tensor]  # h [.., H], c [.., H] and the step of each
+
+
+def _single_step(by_y: Tensor, by_h: Tensor, by_c: Tensor) -> States | None:
+    """The one step of a direction that each output reads, and how; None if one reads several.
+
+    by_y [outputs, T, H], by_h and by_c [outputs, H]: derivatives by the outputs at all steps, in
+    the direction's own order, and by its last states.
+    """
+    T = by_y.shape[1]
+    by_y[:, -1] += by_h
+    reads = (by_y != 0).any(2)  # [outputs, T]
+    step = torch.where(reads.any(1), reads.int().argmax(1), T - 1)
+    if (reads.sum(1) > 1).any() or ((by_c != 0).any(1) & (step != T - 1)).any():
+        return None
+    return by_y[torch.arange(len(by_y)), step], by_c, step
+
+
 @dataclass
 class CellNetwork:
     """The memory cells of a layer: their seeds are known without a graph."""
 
     module: CellStates
 
-    def layer(self, x: Tensor, baseline: Tensor) -> Layer:
-        """The layer with a path for each sample."""
-        w_ih, w_hh, bias = self.module.weights()
-        return Layer(
-            w_ih.detach(), w_hh.detach(), bias if bias is None else bias.detach(), x, baseline
-        )
-
-    def seeds(self, call: Call) -> Seeds | None:
-        """The targets as states; None if one reads several steps."""
+    def ways(self, call: Call) -> list[Way] | None:
+        """The layer and the targets as its states; None if one reads several steps."""
         T, H = call.inputs[0].shape[1], self.module.lstm.hidden_size
         cells = torch.eye(H, dtype=call.inputs[0].dtype, device=call.inputs[0].device)
         step = torch.arange(T, device=cells.device).repeat_interleave(H)
         cells = cells.repeat(T, 1)
-        return _selected(call, (T, H), torch.zeros_like(cells), cells, step)
+        states = _selected(call, (T, H), torch.zeros_like(cells), cells, step)
+        w_ih, w_hh, bias = self.module.weights()
+        bias = bias if bias is None else bias.detach()
+        return None if states is None else [Way(w_ih.detach(), w_hh.detach(), bias, *states)]
 
 
 def _selected(
     call: Call, shape: tuple[int, ...], h: Tensor, c: Tensor, step: Tensor
-) -> Seeds | None:
-    """Seeds of the selected outputs, from those of all of them."""
+) -> States | None:
+    """What the selected outputs read, [M, N, ...], from that of all of them."""
     selection = call.selection(shape)
     if selection.mask is None:
         index = selection.index.to(h.device)  # type: ignore[union-attr]
-        return Seeds(h[index], c[index], step[index])
+        return h[index], c[index], step[index]
     mask = selection.mask.to(h.device).expand(1, call.batch, *shape).reshape(call.batch, -1)
     used = step[mask.any(0)]
     if (used != used[0]).any():
         return None
     mask = mask.to(h)
-    return Seeds((mask @ h)[None], (mask @ c)[None], used[0].expand(1, call.batch))
-
-
-Network = LstmNetwork | CellNetwork
+    return (mask @ h)[None], (mask @ c)[None], used[0].expand(1, call.batch)
 
 
 def lstm_gradients(
     call: Call,
-    network: Network,
-    seeds: Seeds,
+    ways: list[Way],
     baseline: tuple[Tensor, ...],
     rule: tuple[Tensor, Tensor],
     tolerance: float | None,
+    size: int | str,
     show: bool,
 ) -> list[Tensor]:
     """The gradient, averaged along the path of each sample, [targets, N, T, F].
 
-    By a quadrature, or where there is a tolerance with nodes where the output changes.
+    By a quadrature, or where there is a tolerance with nodes where the output changes; size: how
+    many nodes at once, or "auto".
     """
-    layer = network.layer(call.inputs[0], baseline[0])
+    rows = size if isinstance(size, int) else sys.maxsize
+    paths = Paths(ways, call.inputs[0], baseline[0], rows)
     if tolerance is None:
-        return [path_sums(layer, seeds, rule, call.who, show)]
-    return [adaptive_sums(layer, seeds, tolerance, call.who)]
+        return [path_sums(paths, rule, call.who, show)]
+    return [adaptive_sums(paths, tolerance, call.who)]
 
 
 class LstmFinder:
-    """Tells whether a model is one LSTM layer and a linear head.
+    """Tells whether a model is one LSTM layer, of one or two directions, and a linear head.
 
     Parameters
     ----------
@@ -294,13 +345,12 @@ class LstmFinder:
         self.optimize = optimize
         self._other: set[Any] = set()  # structures and shapes that are something else
 
-    def find(self, call: Call, rows: int) -> tuple[Network, Seeds] | None:
-        """The network and the targets of a call that needs this many rows, or None."""
+    def find(self, call: Call, rows: int) -> list[Way] | None:
+        """The layer and the targets of a call that needs this many rows, or None."""
         if self.module is None or not self._fits(call, rows):
             return None
         network = self._network(call)
-        seeds = network.seeds(call) if network else None
-        return (network, seeds) if network and seeds else None
+        return network.ways(call) if network else None
 
     def _network(self, call: Call) -> LstmNetwork | CellNetwork | None:
         if isinstance(self.module, CellStates):
@@ -351,20 +401,20 @@ def _only_lstm(graph: ModelGraph) -> Node | None:
         if not node.carries:
             continue
         known = _packet(node) in TAIL
-        if not known or not set(node.inputs) <= behind or not _constant_weights(node):
+        if not known or not set(node.inputs) <= behind or not _is_linear(node):
             return None
         behind.add(node)
     return lstm if graph.output in behind else None
 
 
 def _is_plain(lstm: Node) -> bool:
-    """Whether it has one layer, one direction, no projection, and starts with zeros."""
+    """Whether it has one layer, no projection, and starts with zeros."""
     target, _, initial, weights, options = lstm.args[:5]  # a target alone has no lengths
     if target is not aten.lstm.input:
         return False
     biases, layers, _, _, both, _ = options
     start = all(_packet(s) in ZEROS for s in initial)
-    return start and layers == 1 and not both and len(weights) == (4 if biases else 2)
+    return start and layers == 1 and len(weights) == (4 if biases else 2) * (2 if both else 1)
 
 
 def _input_of(lstm: Node) -> list[Node]:
@@ -383,8 +433,8 @@ def _swaps_batch(before: list[Node], x: Node) -> bool:
     return _packet(node) is aten.permute and [d % 3 for d in node.args[1]] == [1, 0, 2]
 
 
-def _constant_weights(node: Node) -> bool:
-    """Whether a dense layer has weights that do not depend on the input."""
-    if _packet(node) is not aten.linear:
+def _is_linear(node: Node) -> bool:
+    """Whether the other operands of a dense layer, a sum or a concatenation are constants."""
+    if _packet(node) not in (aten.linear, aten.cat, aten.add):
         return True
-    return all(w is None or w.constant for w in node.args[1:])
+    return all(n.carries or n.constant for n in nodes_in(node.args))

@@ -20,7 +20,7 @@ from .adaptive import adaptive_gradients, check_tolerance
 from .arguments import Call, make_call, plain_mode
 from .base import GradientAttribution, progress_bar
 from .baselines import check_baselines
-from .batching import Need, batches, check_batch_size, run_in_batches
+from .batching import Need, batches, check_batch_size, rows_of, run_in_batches
 from .evaluation import (
     Model,
     PlainModel,
@@ -114,11 +114,6 @@ def sum_along_paths(
             run_in_batches(len(path.samples) * len(alpha), rows, work, size == "auto")
             parts.append(finish(path))
     return [p[0] if len(p) == 1 else torch.cat(p, 1) for p in zip(*parts, strict=True)]
-
-
-def rows_of(x: Tensor, rows: slice) -> Tensor:
-    """Some rows of a tensor that has one for each sample; one row that serves all, as it is."""
-    return x if len(x) == 1 else x[rows]
 
 
 class IntegratedGradients(GradientAttribution):
@@ -257,7 +252,7 @@ class IntegratedGradients(GradientAttribution):
             results = []
             for baseline in several:
                 if lstm is not None:
-                    found = lstm_gradients(call, *lstm, baseline, rule, auto, show_progress)
+                    found = lstm_gradients(call, lstm, baseline, rule, auto, size, show_progress)
                 elif auto is not None:
                     found = adaptive_gradients(call, model, baseline, auto, size, show_progress)
                 else:

@@ -18,9 +18,9 @@ from ..errors import describe, wrong_value
 from .arguments import Call, make_call, plain_mode
 from .base import PerturbationAttribution
 from .baselines import check_baselines
+from .batching import rows_of
 from .features import Features, check_features
 from .incremental import Local, describe_plan, incremental
-from .path import rows_of
 from .randomness import seed_of
 from .scoring import Scorer, explain_in_blocks, perturbations_at_once, probabilities
 from .segments import Permute, Permuting, Segments

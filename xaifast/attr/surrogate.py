@@ -19,6 +19,7 @@ from ..errors import describe, wrong_type, wrong_value
 from .arguments import Call, as_tuple, make_call, plain_mode
 from .base import PerturbationAttribution
 from .baselines import check_baselines
+from .batching import rows_of
 from .coalitions import (
     AfterOnes,
     ShapleyShares,
@@ -32,7 +33,6 @@ from .features import Features, check_features, superpixels
 from .fills import fill_means
 from .fitting import Task, arguments_of
 from .kernels import ExponentialKernel, Kernel, ShapleyKernel, check_kernel
-from .path import rows_of
 from .randomness import seed_of
 from .regressors import Lasso, LinearRegression, Ridge, check_regressor
 from .scoring import Scorer, explain_in_blocks, perturbations_at_once
