@@ -121,6 +121,7 @@ ERRORS = [
     (torch.ones(2, 4), {}, "target is needed for an output of shape"),
     (torch.ones(2, 4), {"target": [0, 1, 2]}, "target must have one entry for each of the 2"),
     (torch.full((2, 4), torch.nan), {"target": 0}, "inputs must be finite; got NaN"),
+    (torch.tensor([[0, torch.inf, -torch.inf, 0]]), {"target": 0}, "inputs must be finite; got"),
     (torch.ones(2, 4), {"target": 0, "internal_batch_size": 0}, "must be at least 1; got 0"),
     ((torch.ones(2, 4), torch.ones(3, 4)), {}, "inputs must share one batch size"),
 ]
@@ -130,6 +131,12 @@ ERRORS = [
 def test_bad_input_is_refused(x, options, match):
     with pytest.raises(InputError, match=match):
         Saliency(nn.Linear(4, 3)).attribute(x, **options)
+
+
+def test_finite_inputs_may_have_a_sum_that_is_not():
+    x = torch.full((2, 4), 3e38)
+    assert torch.isinf(x.sum())
+    assert (Saliency(lambda x: x).attribute(x, target=1) == torch.eye(4)[1]).all()
 
 
 def test_what_has_no_gradient_is_refused():

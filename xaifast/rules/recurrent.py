@@ -432,10 +432,8 @@ def _run(weights: Direction, x: Tensor, start: list[Tensor], lengths: Tensor | N
     is_lstm = len(start) == 2
     if is_lstm and b is not None and b_h is not None:  # both enter the same sum
         b, b_h = b + b_h, None
-    if x.is_contiguous():
-        a = torch.nn.functional.linear(x, weights.w_x, b)
-    else:  # the batch came first: one product of all rows in that order
-        a = torch.nn.functional.linear(x.transpose(0, 1), weights.w_x, b).transpose(0, 1)
+    x = x.contiguous()  # less to copy than a, which the op wants with time first
+    a = torch.nn.functional.linear(x, weights.w_x, b)
     c_0 = start[1] if is_lstm else None
     z, h, c = ops.recurrent_states(a, weights.w_h, b_h, start[0], c_0, lengths)
     return _Kept(weights, x, z, h, c if is_lstm else None, lengths)
