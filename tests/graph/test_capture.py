@@ -116,3 +116,39 @@ def test_a_module_that_cannot_be_copied_is_named():
 
     with pytest.raises(ModelError, match=r"Holder cannot be copied.*__deepcopy__"):
         model_graph(Holder(), (torch.ones(1, 2),), 1)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.LSTM(3, 4, batch_first=True),
+        nn.LSTM(3, 4, 2, bidirectional=True, bias=False),
+        nn.GRU(3, 4, 2, bidirectional=True, batch_first=True),
+        nn.GRU(3, 4),
+        pytest.param(nn.LSTM(3, 5, 2, proj_size=2, bidirectional=True), id="projected"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:LSTM with projections")
+def test_the_steps_of_recurrent_layers_are_not_run_to_know_their_shapes(layer, monkeypatch):
+    class All(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.rnn = layer
+
+        def forward(self, x):
+            x = x if layer.batch_first else x.transpose(0, 1)
+            y, last = self.rnn(x)
+            y = y if layer.batch_first else y.transpose(0, 1)
+            last = last if isinstance(last, tuple) else (last,)
+            return torch.cat([y.flatten(1), *(s.transpose(0, 1).flatten(1) for s in last)], 1)
+
+    def refused(*args, **options):
+        raise AssertionError("a step was run")
+
+    for name in ("one_layer_lstm", "one_layer_rnn"):
+        monkeypatch.setattr(torch._decomp.decompositions, name, refused)
+    model = All().eval()
+    graph = model_graph(model, (torch.randn(3, 5, 3),), 1)
+    assert graph.batched
+    (node,) = (n for n in graph.nodes if n.op in ("lstm", "gru"))
+    assert node.args[0] is getattr(torch.ops.aten, node.op).input

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from ..errors import ModelError, wrong_type
+from .opaque import OneCall, spell_out
 from .packing import Padded
 
 # A batch size that no other dimension is likely to have: export must not tie the batch to one.
@@ -161,8 +162,11 @@ def _dynamic_shapes(model: nn.Module, args: tuple, batch: int) -> dict[str, Any]
 def _export(
     model: nn.Module, args: tuple, dynamic_shapes: Any = None
 ) -> torch.export.ExportedProgram:
-    program = torch.export.export(model, args, dynamic_shapes=dynamic_shapes, strict=False)
-    return program.run_decompositions({})
+    with OneCall():
+        program = torch.export.export(model, args, dynamic_shapes=dynamic_shapes, strict=False)
+    program = program.run_decompositions({})
+    spell_out(program.graph)
+    return program
 
 
 def _is_tensor_at(model: nn.Module | None, path: str) -> bool:
