@@ -253,7 +253,8 @@ class Recurrent(Rule):
       in proportion, with the same stabilizer.
 
     The gate 1 - u of the GRU is sigm(-z_u). Inputs get relevance at every step, and initial states
-    if they are inputs, or made of inputs.
+    if they are inputs, or made of inputs. Packed sequences are explained each at its own length;
+    padded steps get exact zeros.
 
     Parameters
     ----------
