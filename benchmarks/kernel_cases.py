@@ -9,8 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-import xaifast.ops  # noqa: F401  (registers torch.ops.xaifast)
-from xaifast import reference
+from xaifast import ops, reference  # importing ops registers torch.ops.xaifast
 
 native = torch.ops.xaifast
 EPS = 1e-3
@@ -164,6 +163,19 @@ def pool_proportional(m: Maker) -> Case:
         "pool_redistribute, proportional", sizes(a),
         lambda: native.pool_redistribute(a, R, *place, [1, 1], *rule),
         lambda: _sum_pool(a, R), size_of(a, R, a),
+    )  # fmt: skip
+
+
+@case
+def winograd_conv(m: Maker) -> Case:
+    n, c, edge = m.size(8, 1), m.size(256, 32), m.size(56, 14)
+    x = m.normal(n, c, edge, edge).contiguous(memory_format=torch.channels_last)
+    w = m.normal(c, c, 3, 3).contiguous(memory_format=torch.channels_last)
+    there = ops.winograd_weights(w)
+    return Case(
+        "winograd_conv", sizes(x, w), lambda: native.winograd_conv(x, there, None, False),
+        lambda: torch.nn.functional.conv2d(x, w, padding=1), size_of(x, x, there),
+        2 * 4 * c * x.numel(),
     )  # fmt: skip
 
 

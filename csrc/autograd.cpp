@@ -34,7 +34,8 @@ TORCH_LIBRARY_IMPL(xaifast, Autograd, m) {
                            "add_noise",         "occlude_windows",    "scatter_windows",
                            "mask_segments",     "segment_sums",       "weighted_least_squares",
                            "weighted_lasso",    "recurrent_states",   "recurrent_relprop",
-                           "lstm_path",         "cut_boxes",          "zplus_conv"}) {
+                           "lstm_path",         "cut_boxes",          "zplus_conv",
+                           "winograd_conv"}) {
     m.impl(name, torch::CppFunction::makeFromBoxedFunction<&not_differentiable>());
   }
 }

@@ -35,12 +35,17 @@ TORCH_LIBRARY(xaifast, m) {
   // c = s w for s [m, K], w [K, J]; few rows of s: rows of w that meet only zeros are not read.
   m.def("backward_product(Tensor s, Tensor w) -> Tensor");
 
+  // y = w * x + b, max(0, .) of it with relu: 3 x 3 convolution with stride 1 and padding 1 by
+  // Winograd's algorithm F(2 x 2, 3 x 3), on transformed weights w [4, 4, K / P, C, P], P = 128
+  // bytes; x [N, C, H, W] float32 or float64, y channels last.
+  m.def("winograd_conv(Tensor x, Tensor w, Tensor? b, bool relu) -> Tensor");
+
   // Eq. 10.2, R_j = sum over parts of u_j w^T (R / (z + eps sgn z)) with z = w u + b, or z as
   // given. w is the weight of aten::convolution, w_t the same for the transposed product; either
-  // may be packed by oneDNN; for a w_t in bfloat16 s is rounded to it, summed in float32, and c
-  // comes back in the dtype of u. Two parts of u lie side by side along dimension 1; w holds theirs
-  // side by side too, along its inputs if there is one group and along the groups if there are
-  // more.
+  // may be packed by oneDNN or be one of winograd_conv's; for a w_t in bfloat16 s is rounded to it,
+  // summed in float32, and c comes back in the dtype of u. Two parts of u lie side by side along
+  // dimension 1; w holds theirs side by side too, along its inputs if there is one group and along
+  // the groups if there are more.
   m.def(
       "relprop_conv(Tensor u, Tensor R, Tensor w, Tensor w_t, Tensor? b, Tensor? z, int[] kernel, "
       "int[] stride, int[] padding, int[] dilation, bool transposed, int[] output_padding, "

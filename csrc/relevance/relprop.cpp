@@ -69,7 +69,20 @@ at::Tensor packed_transposed(const at::Tensor& s, const at::Tensor& w, const Con
                  "none", c10::List<std::optional<at::Scalar>>(), std::nullopt);
 }
 
+// Weights of winograd_conv have two dimensions for a^2 and two for the panels of K.
+bool is_transformed(const at::Tensor& w, const at::Tensor& x) {
+  return x.dim() == 4 && w.dim() == 5;
+}
+
+at::Tensor winograd_conv(const at::Tensor& x, const at::Tensor& w) {
+  using Op =
+      at::Tensor(const at::Tensor&, const at::Tensor&, const std::optional<at::Tensor>&, bool);
+  static const auto op = find_op<Op>("xaifast::winograd_conv");
+  return op.call(x, w, std::nullopt, false);
+}
+
 at::Tensor convolve_groups(const at::Tensor& u, const at::Tensor& w, const ConvGeometry& g) {
+  if (is_transformed(w, u)) return winograd_conv(u, w);
   if (w.is_mkldnn()) return packed_convolution(u, w, g);
   return at::convolution(u, w, std::nullopt, g.stride, g.padding, g.dilation, g.transposed,
                          g.output_padding, g.groups);
@@ -98,6 +111,7 @@ std::vector<std::int64_t> left_over(at::IntArrayRef u, at::IntArrayRef s, at::In
 // c = w^T s.
 at::Tensor convolve_transposed(const at::Tensor& s_, const at::Tensor& w, at::IntArrayRef u,
                                at::IntArrayRef kernel, const ConvGeometry& g) {
+  if (is_transformed(w, s_)) return winograd_conv(s_, w);
   const at::Tensor s = g.parts_are_groups ? at::cat({s_, s_}, 1) : s_;
   if (g.transposed) {  // the transpose of a transposed convolution is the plain one
     at::Tensor c =

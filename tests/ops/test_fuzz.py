@@ -151,6 +151,17 @@ def backward_product(m):
     return s * keep.to(s), m.signed(t, K, J)
 
 
+def winograd_conv(m):
+    t = m.one_of(*FLOATS)
+    panel = 128 // t.itemsize
+    C, K = panel // 2 * m.size(0, 2), panel * m.size(0, 2)
+    x, w = (
+        m.signed(t, m.size(0, 2), C, m.size(1, 5), m.size(1, 5)),
+        m.signed(t, 4, 4, K // panel, C, panel),
+    )
+    return x, w, m.signed(t, K) if m.size(0, 1) else None, bool(m.size(0, 1))
+
+
 def relprop_conv(m):
     t, d, groups, transposed = m.one_of(*FLOATS), m.size(1, 3), m.size(1, 2), bool(m.size(0, 1))
     parts = m.size(1, 2)
@@ -335,10 +346,10 @@ def weighted_lasso(m):
 
 CASES = [
     stabilized_divide, stabilized_divide_, multiply_parts, multiply_, split_signs, add_split,
-    pool_redistribute, backward_product, relprop_conv, relprop_linear, zplus_conv, path_points,
-    accumulate_rows_, add_noise, occlude_windows, scatter_windows, mask_segments, segment_sums,
-    cut_boxes, recurrent_states, recurrent_relprop, lstm_path, weighted_least_squares,
-    weighted_lasso,
+    pool_redistribute, backward_product, winograd_conv, relprop_conv, relprop_linear, zplus_conv,
+    path_points, accumulate_rows_, add_noise, occlude_windows, scatter_windows, mask_segments,
+    segment_sums, cut_boxes, recurrent_states, recurrent_relprop, lstm_path,
+    weighted_least_squares, weighted_lasso,
 ]  # fmt: skip
 
 

@@ -114,6 +114,10 @@ REFUSED = {
         lambda: ops.backward_product(none(2**40, 0), none(0, 2**40)),
         f"backward_product: the result must have {TOO_MANY}",
     ),
+    "winograd_conv": (
+        lambda: ops.winograd_conv(lasting(2**25, 32, 2**15, 2**15), lasting(4, 4, 1, 32, 32)),
+        f"winograd_conv: the result must have {TOO_MANY}",
+    ),
     "conv: kernel": (lambda: convolve(kernel=HUGE), f"relprop_conv: kernel {GEOMETRY}"),
     "conv: padding": (lambda: convolve(padding=HUGE), f"relprop_conv: padding {GEOMETRY}"),
     "conv: dilation": (lambda: convolve(dilation=-1), f"relprop_conv: dilation {GEOMETRY}-1"),

@@ -35,6 +35,8 @@ from .sampling import (
     segment_sums,
 )
 from .windows import cut_boxes
+from .winograd import winograd_conv, winograd_weights
+from .winograd import winograd_pays as winograd_pays
 
 __all__ = [
     "accumulate_rows_",
@@ -58,5 +60,7 @@ __all__ = [
     "stabilized_divide",
     "weighted_lasso",
     "weighted_least_squares",
+    "winograd_conv",
+    "winograd_weights",
     "zplus_conv",
 ]

@@ -41,6 +41,7 @@ from .sampling import (
     segment_sums,
 )
 from .windows import cut_boxes
+from .winograd import winograd_conv, winograd_weights
 
 __all__ = [
     "accumulate_rows_",
@@ -65,5 +66,7 @@ __all__ = [
     "stabilized_divide",
     "weighted_lasso",
     "weighted_least_squares",
+    "winograd_conv",
+    "winograd_weights",
     "zplus_conv",
 ]
