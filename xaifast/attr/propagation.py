@@ -495,10 +495,12 @@ def _kernel(node: Node, like: Tensor) -> str:
     if isinstance(layer, Linear):
         return "relprop_linear"
     if isinstance(layer, Conv):
-        packed = layer.packs_for(like)
-        return (
-            "one by one" if layer.crop else "relprop_conv" + (", oneDNN packed" if packed else "")
-        )
+        if layer.crop:
+            return "one by one"
+        u = like.new_zeros(()).expand(1, *node.inputs[0].shape)
+        if node.rectified and layer.runs_winograd(u):
+            return "relprop_conv, Winograd"
+        return "relprop_conv" + (", oneDNN packed" if layer.packs_for(u) else "")
     return kernels.get(node.kind, "-")
 
 

@@ -38,6 +38,7 @@ aten = torch.ops.aten
 # and so moves units near zero to the other side of their ReLU: no more than CHAIN in one go.
 PACKED_PRODUCTS = 40_000_000
 CHAIN = 1152
+SMALLEST = 8  # edge of a map from which Winograd's algorithm pays
 
 
 def _per_target(propagate: Callable[[Tensor], Tensor], s: Tensor) -> Tensor:
@@ -188,8 +189,12 @@ class Layer:
         eps: float,
         parts: int = 1,
         z: Tensor | None = None,
+        bounded: bool = False,
     ) -> Tensor:
-        """R_j = sum over parts of u_j w^T (R / (z + eps sgn z)), z = w u + b or as given."""
+        """R_j = sum over parts of u_j w^T (R / (z + eps sgn z)), z = w u + b or as given.
+
+        bounded: R / z stays below R over the layer's output, and R vanishes with that.
+        """
         z = self.forward(u, w, b) if z is None else z
         s = ops.stabilized_divide(R, z, None, eps)
         return self.multiply(u, self.hand_back(s, w, u), parts)
@@ -265,6 +270,28 @@ class Conv(Layer):
         products = math.prod(self._output_size(a.shape[2:])[0]) * self.weight.plain.numel()
         return products >= PACKED_PRODUCTS and self.packs_for(a)
 
+    def runs_winograd(self, u: Tensor) -> bool:
+        """Whether w u and, for a bounded s, w^T s are computed by Winograd's algorithm.
+
+        It rounds in proportion to the largest products that an output could have with its inputs.
+        A plain convolution rounds in proportion to those it has, which can be far less.
+        """
+        return (
+            self.packs_for(u)
+            and self.kernel == [3, 3]
+            and self.padding == self.stride == self.dilation == [1, 1]
+            and self._groups_for(u) == 1
+            and u.shape[1] % 32 == self.node.shape[0] % 32 == 0
+            and min(u.shape[2:]) >= SMALLEST
+            and ops.winograd_pays()
+        )
+
+    def _transformed(self, w: Weight, back: bool = False) -> Tensor:
+        def pack(x: Tensor) -> Tensor:
+            return ops.winograd_weights(x.transpose(0, 1).flip(2, 3) if back else x)
+
+        return w.packed(("winograd", back), pack)
+
     def _packed(self, w: Weight, u: Tensor) -> Tensor:
         if not self.packs_for(u):
             return w.plain
@@ -316,6 +343,8 @@ class Conv(Layer):
         return z.relu_() if relu else z
 
     def _run_packed(self, a: Tensor, b: Tensor | None, relu: bool, whole: bool) -> Tensor:
+        if not whole and self.runs_winograd(a):
+            return ops.winograd_conv(a, self._transformed(self.weight), b, relu)
         run, add = torch.ops.mkldnn._convolution_pointwise, torch.ops.mkldnn._convolution_pointwise_
         w, place = self.weight.plain, (self.padding, self.stride, self.dilation, self.groups)
         single = whole or self.groups > 1
@@ -395,16 +424,19 @@ class Conv(Layer):
         R = ops.multiply_parts(u, c.flatten(0, 1), parts)
         return R.unflatten(0, c.shape[:2])
 
-    def relprop(self, u, R, w, b, eps, parts=1, z=None) -> Tensor:
+    def relprop(self, u, R, w, b, eps, parts=1, z=None, bounded=False) -> Tensor:
         if self.crop is not None:
             return super().relprop(u, R, w, b, eps, parts, z)
         if b is not None and b.dim() > 1 and z is None:
             z = self.forward(u, w, b)
         if self.packs_for(u):
             u = u.contiguous(memory_format=torch.channels_last)
-        forward = self._packed(w, u) if z is None else w.plain
         back = w if self.rounds_to is None else w.rounded(self.rounds_to)
-        packed = (forward, self._packed_transposed(back, u))
+        if bounded and back is w and self.runs_winograd(u):
+            pack, pack_back = self._transformed, partial(self._transformed, back=True)
+        else:
+            pack, pack_back = partial(self._packed, u=u), partial(self._packed_transposed, u=u)
+        packed = (pack(w) if z is None else w.plain, pack_back(back))
         rest = (b, z, self.kernel, *self.geometry, eps, parts)
         return ops.relprop_conv(u, R, *packed, *rest)
 
@@ -472,7 +504,7 @@ class Linear(Layer):
         R = u * c
         return R if parts == 1 else sum(R.chunk(parts, -1))  # type: ignore[return-value]
 
-    def relprop(self, u, R, w, b, eps, parts=1, z=None) -> Tensor:
+    def relprop(self, u, R, w, b, eps, parts=1, z=None, bounded=False) -> Tensor:
         if self.rounds_to is not None:
             return super().relprop(u, R, w, b, eps, parts, z)
         targets, out = len(R), R.shape[-1]

@@ -109,7 +109,9 @@ class Part:
     f)` that is kept between calls, or a plain tensor); b: the bias that counts in the denominator;
     eps: the stabilizer, one number or one for each sample; parts: 2 if u and w hold
     two parts side by side; where: outputs of which relevance is taken (None: all); z: the
-    denominator, if it is known already; coefficient: a factor.
+    denominator, if it is known already; coefficient: a factor; bounded: whether z is at least the
+    layer's output wherever that is positive (faster kernels, which round in proportion to s, take
+    such parts below a ReLU).
 
     by: what a kernel computes at once, of the layer's own weight unless its rule is "all". It says
     the same as u and w, which may then be functions: called where no such kernel is faster.
@@ -123,6 +125,7 @@ class Part:
     where: Tensor | None = None
     z: Tensor | None = None
     coefficient: float = 1.0
+    bounded: bool = False
     by: Contributions | None = None
 
     @property
@@ -191,11 +194,12 @@ def _propagate_part(
         return _spread(layer, part, a, R, balance)
     if balance is not None:
         return _step_by_step(layer, part, u, R, balance)
+    bounded = part.bounded and layer.node.rectified
     if isinstance(part.eps, Tensor):
         z = layer.forward(u, part.weight, part.b) if part.z is None else part.z
         z = reference.stabilize(z, part.eps)
-        return layer.relprop(u, R, part.weight, None, 0.0, part.parts, z)
-    return layer.relprop(u, R, part.weight, part.b, part.eps, part.parts, part.z)
+        return layer.relprop(u, R, part.weight, None, 0.0, part.parts, z, bounded)
+    return layer.relprop(u, R, part.weight, part.b, part.eps, part.parts, part.z, bounded)
 
 
 def _by_contributions(layer: Layer, part: Part, R: Tensor) -> Tensor | None:

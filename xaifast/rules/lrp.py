@@ -34,6 +34,11 @@ def _counted(b: Tensor | None, rule: LinearRule) -> Tensor | None:
     return b if rule.bias else None  # type: ignore[attr-defined]
 
 
+def _counts_all(layer: Layer, b: Tensor | None) -> bool:
+    """Whether z has all that the layer's output has, its bias too."""
+    return b is not None or layer.bias is None
+
+
 def _check_weights(rule: LinearRule, node: Node) -> str | None:
     """For rules that replace the weights: sums and average pooling have none to replace."""
     if node.kind == "sum":
@@ -104,8 +109,8 @@ class Epsilon(LinearRule):
         b = _counted(layer.bias, self)
         if b is None and layer.bias is not None:
             z = layer.forward(a, layer.weight)
-        by = Contributions("all", a, known=True)
-        yield Part(a, layer.weight, b, self._eps(z), z=z, by=by)
+        by, bounded = Contributions("all", a, known=True), _counts_all(layer, b)
+        yield Part(a, layer.weight, b, self._eps(z), z=z, bounded=bounded, by=by)
 
     def check(self, node: Node) -> str | None:
         return None if node.kind == "add" else super().check(node)
@@ -216,11 +221,13 @@ def _split(layer: Layer, a: Tensor) -> Tensor | Callable[[], Tensor]:
 
 def _positive_part(layer, a, u, b, eps, coefficient=1.0) -> Part:
     """sum_k (a_j w_jk)+ s_k with (a w)+ = a+ w+ + a- w-."""
-    b = None if b is None else b.clamp(min=0)
+    bounded, b = _counts_all(layer, b), None if b is None else b.clamp(min=0)
     if u is a:
-        return Part(u, _plus(layer), b, eps, coefficient=coefficient)
+        return Part(u, _plus(layer), b, eps, coefficient=coefficient, bounded=bounded)
     by = Contributions("positive", a)
-    return Part(u, lambda: _signs(layer), b, eps, parts=2, coefficient=coefficient, by=by)
+    return Part(
+        u, lambda: _signs(layer), b, eps, parts=2, coefficient=coefficient, bounded=bounded, by=by
+    )
 
 
 def _signs(layer: Layer) -> Weight:
@@ -357,11 +364,12 @@ class Gamma(LinearRule):
         if sign == "-":
             same, other = other, same
         w = self._raised(layer, **same)
+        bounded = sign == "+" and _counts_all(layer, b)
         b = None if b is None else b + self.gamma * b.clamp(**same)
         if u is a:
-            return Part(u, w, b, eps, where=where)
+            return Part(u, w, b, eps, where=where, bounded=bounded)
         pair = layer.stack(w, self._raised(layer, **other), f"gamma {self.gamma} pair {sign}")
-        return Part(u, pair, b, eps, parts=2, where=where)
+        return Part(u, pair, b, eps, parts=2, where=where, bounded=bounded)
 
     def _raised(self, layer: Layer, **bounds: float) -> Weight:
         name = f"w + {self.gamma} w clamped to {bounds}"
