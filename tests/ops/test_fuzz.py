@@ -430,7 +430,9 @@ def test_a_fingerprint_is_that_of_the_values(data):
 
 def test_every_op_is_here():
     names = {n.split("::")[1] for n in torch._C._dispatch_get_all_op_names() if "xaifast::" in n}
-    assert names == {case.__name__ for case in CASES} | {"fingerprint"}
+    # The last two stand for layers while a model is captured; they are made of the others.
+    others = {"fingerprint", "packed_rnn", "sequence_lengths"}
+    assert names - others == {case.__name__ for case in CASES}
 
 
 def test_what_is_not_written_shows():
