@@ -1,8 +1,8 @@
 """Occlusion that recomputes only what a window changes: python -m benchmarks.occlusion.
 
-One image, a window of all channels that is moved in steps of half its size. Ours as it comes is
-timed against captum at the best of some batch settings and against ours on whole maps; ratios are
-medians over interleaved rounds in one process. `by operations` is how many times fewer
+One image, a window of all channels that is moved in steps of half its size, or of --step. Ours as
+it comes is timed against captum at the best of some batch settings and against ours on whole maps;
+ratios are medians over interleaved rounds in one process. `by operations` is how many times fewer
 multiplications the boxes of each single window would need than whole maps, and what the boxes of
 the plan need: the limit of the second ratio. Memory is the peak of a call above what was held
 before. The difference between the maps is the largest over the largest logit.
@@ -79,10 +79,9 @@ def limits(explainer: attr.Occlusion, x: Tensor, window: int, step: int) -> tupl
     return whole / products(exact), whole / products(plan)
 
 
-def one(build: str, window: int, rounds: int, device: str, size: int) -> dict[str, Any]:
+def one(build: str, window: int, step: int, rounds: int, device: str, size: int) -> dict[str, Any]:
     """Measure one window on one model."""
     model, x = models.randomize(models.MODELS[build]()).to(device), image(size, device)
-    step = window // 2
     options: dict[str, Any] = {
         "sliding_window_shapes": (3, window, window), "strides": (3, step, step), "target": 7,
     }  # fmt: skip
@@ -131,13 +130,15 @@ def main() -> None:
     p = parser(__doc__, rounds=3)
     p.add_argument("--models", nargs="+", choices=models.MODELS, default=["VGG-16", "ResNet-50"])
     p.add_argument("--windows", nargs="+", type=int, default=[16])
+    p.add_argument("--step", type=int, help="pixels between windows; default: half a window")
     p.add_argument("--size", type=int, default=224, help="pixels along an edge")
     options = p.parse_args()
     report = Report(options)
     warnings.filterwarnings("ignore", module="captum")
     for build in options.models:
         for window in options.windows:
-            result = one(build, window, options.rounds, options.device, options.size)
+            step = options.step or window // 2
+            result = one(build, window, step, options.rounds, options.device, options.size)
             report.add(as_row(result), result)
     report.finish(HEAD)
 
