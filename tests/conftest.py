@@ -1,7 +1,13 @@
-"""Shared by all tests: one thread, fixed seeds, and each device that is there."""
+"""Shared by all tests: one thread, fixed seeds, each device that is there, and the benchmarks."""
+
+import sys
+from pathlib import Path
 
 import pytest
 import torch
+
+# Last, so that an installed xaifast stays the one that is tested.
+sys.path.append(str(Path(__file__).parents[1]))
 
 torch.set_num_threads(1)
 

@@ -1,28 +1,17 @@
 """The experiments on recurrent credit: what an episode pays, and which words are deleted."""
 
-import importlib
 import random
-import sys
-from pathlib import Path
 
 import pytest
 import torch
 
-ROOT = Path(__file__).parents[1]
-
-
-def benchmark(name):
-    """A script of a checkout."""
-    if not (ROOT / "benchmarks").is_dir():
-        pytest.skip("needs a checkout")
-    if str(ROOT) not in sys.path:
-        sys.path.append(str(ROOT))
-    return importlib.import_module(f"benchmarks.{name}")
+from benchmarks import moneybag, word_deletion
+from benchmarks.sentences import sentences
 
 
 @pytest.mark.parametrize("width", [3, 5])
 def test_the_return_counts_the_coins_after_the_moneybag(width):
-    episode, chance = benchmark("moneybag").episode, random.Random(0)
+    episode, chance = moneybag.episode, random.Random(0)
     returns, found = [], 0
     for _ in range(300):
         rows, total = episode(20, width, chance)
@@ -43,7 +32,7 @@ def test_the_return_counts_the_coins_after_the_moneybag(width):
 
 
 def test_every_step_of_an_episode_has_one_place():
-    moneybag, chance = benchmark("moneybag"), random.Random(1)
+    chance = random.Random(1)
     x = torch.tensor([moneybag.episode(20, 5, chance)[0] for _ in range(100)])
     totals = [moneybag.episode(20, 5, random.Random(seed)) for seed in range(100)]
     where = moneybag.places(x)
@@ -54,7 +43,7 @@ def test_every_step_of_an_episode_has_one_place():
 
 
 def test_deletion_takes_the_words_it_says_and_keeps_the_order_of_the_rest():
-    delete = benchmark("word_deletion").delete
+    delete = word_deletion.delete
     row, R = [7, 5, 7, 3], [0.5, -1.0, 2.0, 0.0]
     assert delete(row, R, 0, True) == row
     assert delete(row, R, 1, True) == [7, 5, 3]  # the second 7, not the first
@@ -65,19 +54,17 @@ def test_deletion_takes_the_words_it_says_and_keeps_the_order_of_the_rest():
 
 
 def test_sentences_are_prose_without_the_names_of_libraries():
-    sentences = benchmark("sentences").sentences
     text = "Sum of `numpy.ndarray` x.\n\nSee :func:`torch.sum`. Fast!\n\nExamples\n---\n>>> np.sum"
     assert sentences(text) == [["sum", "of", "ndarray", "x"], ["see", "sum"], ["fast"]]
 
 
 def test_a_prediction_does_not_depend_on_the_company():
-    script = benchmark("word_deletion")
     torch.manual_seed(0)
-    model = script.Reader(20, 4, 5).eval()
+    model = word_deletion.Reader(20, 4, 5).eval()
     with torch.no_grad():
         for p in model.parameters():
             p.copy_(2 * torch.randn(p.shape))
     rows = [torch.randint(20, (n,)).tolist() for n in (3, 1, 3, 5, 1, 2)]
     alone = [int(model(torch.tensor([row])).argmax()) for row in rows]
-    assert script.predictions(model, rows).tolist() == alone
+    assert word_deletion.predictions(model, rows).tolist() == alone
     assert len(set(alone)) > 1

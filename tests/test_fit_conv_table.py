@@ -1,18 +1,14 @@
 """Fitting the table of convolution kernels: the rule on made-up times, and the measuring itself."""
 
-import sys
 import types
-from pathlib import Path
 
 import pytest
 import torch
 
-from xaifast import ops
-from xaifast.ops import conv_table
-
-sys.path.append(str(Path(__file__).parents[1]))  # last, so that an installed xaifast stays first
 from benchmarks import fit_conv_table as fit
 from benchmarks import report
+from xaifast import ops
+from xaifast.ops import conv_table
 
 CONV = ((9, 0), "tf32", "all", False, 8, 8, 1, (3, 3), (1, 1), (1, 1))
 OTHER = (*CONV[:2], "positive", *CONV[3:])

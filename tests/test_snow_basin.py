@@ -1,17 +1,10 @@
 """The made-up basin of benchmarks/snow_basin.py keeps its water; TSOI is Eq. 19.7."""
 
-import importlib
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
 
-ROOT = Path(__file__).parents[1]
-if str(ROOT) not in sys.path:
-    sys.path.append(str(ROOT))  # last: the installed xaifast stays the one that is tested
-basin = importlib.import_module("benchmarks.snow_basin")
+from benchmarks import snow_basin as basin
 
 
 @pytest.mark.parametrize("seed", [0, 1])

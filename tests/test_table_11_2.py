@@ -1,12 +1,8 @@
 """benchmarks.table_11_2: the data, the batch of models, and what its statistics measure."""
 
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 
-sys.path.append(str(Path(__file__).parents[1]))  # last, so that an installed xaifast stays first
 from benchmarks import table_11_2 as book
 
 TASKS = ("addition", "subtraction")
