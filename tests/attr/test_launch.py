@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from xaifast import composites as c
+from xaifast import ops
 from xaifast import rules as r
 from xaifast.attr import LRP, Deconvolution, GuidedBackprop
 from xaifast.errors import InputError, ModelError
@@ -356,3 +357,42 @@ def test_results_are_the_callers_own(device):
     second.zero_()
     assert equal(captured(x, 1), kept)
     assert not first.requires_grad
+
+
+# ---- large convolutions on a CPU -----------------------------------------------------------------
+
+
+class Large(nn.Sequential):
+    """One convolution of 43 million products: its weights are prepared for the kernels."""
+
+    def __init__(self):
+        super().__init__(
+            nn.Conv2d(3, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 64, 3, padding=1), nn.ReLU(),
+            nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 5),
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_large_convolutions_run_on_the_weights_of_the_ordinary_call(several, device):
+    torch.manual_seed(2)
+    model, x = Large().to(device).eval(), torch.randn(2, 3, 68, 68, device=device)
+    lrp, inputs = LRP(model, c.EpsilonAlpha2Beta1Flat()), (x,) if several else x
+    captured = lrp.capture(inputs, 1)
+    for target in (1, [0, 4]):
+        got, expected = captured(inputs, target), lrp.attribute(inputs, target)
+        assert isinstance(got, tuple) == several
+        got, expected = (got[0], expected[0]) if several else (got, expected)
+        if ops.packs_weights(x):
+            assert torch.equal(got, expected)
+        assert torch.allclose(got, expected, atol=1e-4 * float(expected.abs().max()))
+    with torch.no_grad():
+        for p in model.parameters():
+            p.mul_(0.9)
+    got, expected = captured(inputs, 1), lrp.attribute(inputs, 1)
+    got, expected = (got[0], expected[0]) if several else (got, expected)
+    assert torch.allclose(got, expected, atol=1e-4 * float(expected.abs().max()))
+    with pytest.raises(InputError, match="must be as captured, of shape"):
+        captured((x[:1],) if several else x[:1], 1)
+    model[2].weight = nn.Parameter(model[2].weight.detach().clone())
+    with pytest.raises(ModelError, match="have moved, or others have taken their place"):
+        captured(inputs, 1)

@@ -1,7 +1,9 @@
 """Explanations of fixed shape at the least launch cost: recorded once, then only run.
 
 `recorded` turns a call of an explainer into a module without Python in between, for torch.compile
-and torch.export; `Captured` runs such a module, on CUDA by replaying one CUDA graph.
+and torch.export; `Captured` runs such a module, on CUDA by replaying one CUDA graph. Large
+convolutions on a CPU are another matter: what counts there is weights prepared for their kernels,
+which no recorded operation can hold, so that `Captured` runs the rules themselves.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from ..errors import ModelError, describe, wrong_value
 from ..graph import to_compute
 from ..graph.facts import Node
 from ..graph.flat import Argument, record, split
+from ..graph.layers import Conv
 from .arguments import as_tuple, check_inputs, extra_arguments, plain_mode
 from .building import Builder, Built
 from .precision import products_in
@@ -80,7 +83,7 @@ class Recording:
         def run(leaves: list[Tensor], given: list[Tensor]) -> tuple[Tensor, ...]:
             weights.forget()
             weights.leaves = dict(zip(nodes, leaves, strict=True))
-            return self._run(given)
+            return self.run(given)
 
         try:
             with plain_mode():
@@ -111,6 +114,22 @@ class Recording:
             found.append(Argument(name, self.last, rows is not None and self._by_row()))
         return found
 
+    def explain(self, *given: Tensor) -> Tensor | tuple[Tensor, ...]:
+        """What the recorded graph returns, by the rules themselves."""
+        results = self.run(list(given))
+        return results[0] if self.single else results
+
+    @property
+    def prepares_weights(self) -> bool:
+        """Whether convolutions are large enough for weights in the layout of a CPU kernel."""
+        batch = len(self.args[0])
+        layers = (n.layer for n in self.built.graph.nodes if isinstance(n.layer, Conv))
+        like = next(x for x in to_compute(self.args) if isinstance(x, Tensor))
+        return any(
+            layer.runs_packed(like.new_empty(()).expand(batch, *layer.node.inputs[0].shape))
+            for layer in layers
+        )
+
     @property
     def shape(self) -> tuple[int, ...]:
         """Of the output, without the batch."""
@@ -121,7 +140,7 @@ class Recording:
         whole = self.last is not None and self.last.dim() == len(self.shape) + 1
         return self.seed.form == "index" or (whole and not self.seed.several)
 
-    def _run(self, given: list[Tensor]) -> tuple[Tensor, ...]:
+    def run(self, given: list[Tensor]) -> tuple[Tensor, ...]:
         """The relevance of each input, as `attribute` returns it."""
         rest = iter(given)
         args = tuple(next(rest) if isinstance(x, Tensor) else x for x in self.args)
@@ -208,7 +227,8 @@ class Captured:
     """An explanation of fixed shapes, to be called again and again; made by `capture`.
 
     On CUDA a call copies its arguments into place and replays one CUDA graph; elsewhere it runs the
-    recorded operations. Shapes, dtypes and devices are checked, values are not: NaN gives NaN, and
+    recorded operations, or the rules on weights that are kept prepared where a convolution is
+    large. Shapes, dtypes and devices are checked, values are not: NaN gives NaN, and
     so does a target out of range. Parameters are read where they are: a training step is seen. For
     a model whose parameters have moved, or that has changed otherwise, capture again.
     """
@@ -218,10 +238,12 @@ class Captured:
         self._arguments = what.arguments()
         with plain_mode(), torch.no_grad(), products_in(what.built.precision, what.args):
             self._places, self._values = what.built.weights.state()
-            self._split = split(what.graph(any_batch=False))
-            self._replay = None
+            recorded = split(what.graph(any_batch=False))  # refuses what depends on values
+            self._run, self._refresh = recorded.run, recorded.refresh
             if what.args[0].device.type == "cuda":
-                self._replay = _Replay(self._split.run, [a.example for a in self._arguments])
+                self._run = _Replay(recorded.run, [a.example for a in self._arguments])
+            elif what.prepares_weights:
+                self._run, self._refresh = what.explain, what.built.weights.forget
 
     def __call__(
         self,
@@ -255,7 +277,7 @@ class Captured:
         precision = self._what.built.precision
         with plain_mode(), torch.no_grad(), products_in(precision, self._what.args):
             self._follow()
-            return self._split.run(*given) if self._replay is None else self._replay(given)
+            return self._run(*given)
 
     def _follow(self) -> None:
         """See that parameters are where they were; derive weights again if values have changed."""
@@ -266,7 +288,7 @@ class Captured:
                 "others have taken their place, since the capture. Call capture again."
             )
         if values != self._values:
-            self._split.refresh()
+            self._refresh()
             self._values = values
 
     def _given(self, inputs: Any, target: Any, additional: Any, start: Any) -> list[Tensor]:
@@ -351,7 +373,7 @@ class _Replay:
                 self._outputs = module(*self._inputs)
         self._device = device
 
-    def __call__(self, given: list[Tensor]) -> Any:
+    def __call__(self, *given: Tensor) -> Any:
         with torch.cuda.device(self._device):
             for place, x in zip(self._inputs, given, strict=True):
                 place.copy_(x, non_blocking=True)

@@ -374,9 +374,9 @@ class LRP:
         Captured
             A function of inputs, target and additional_forward_args (and start, if that is a
             tensor) that returns what `attribute` does. Weights that rules derive (W+, folded batch
-            norms) are kept, and derived again when a parameter has changed.
-            On the CPU this pays for small models only: large convolutions run slower than by
-            `attribute`, because recorded operations cannot use weights packed for oneDNN.
+            norms) are kept, and derived again when a parameter has changed. What it saves on the
+            CPU is the work between the operations: much of a small model's time, little of a
+            large one's.
 
         Raises
         ------
