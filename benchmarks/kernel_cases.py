@@ -173,7 +173,7 @@ def winograd_conv(m: Maker) -> Case:
     w = m.normal(c, c, 3, 3).contiguous(memory_format=torch.channels_last)
     there = ops.winograd_weights(w)
     return Case(
-        "winograd_conv", sizes(x, w), lambda: native.winograd_conv(x, there, None, False),
+        "winograd_conv", sizes(x, w), lambda: native.winograd_conv(x, there, None, False, 1),
         lambda: torch.nn.functional.conv2d(x, w, padding=1), size_of(x, x, there),
         2 * 4 * c * x.numel(),
     )  # fmt: skip

@@ -35,10 +35,10 @@ TORCH_LIBRARY(xaifast, m) {
   // c = s w for s [m, K], w [K, J]; few rows of s: rows of w that meet only zeros are not read.
   m.def("backward_product(Tensor s, Tensor w) -> Tensor");
 
-  // y = w * x + b, max(0, .) of it with relu: 3 x 3 convolution with stride 1 and padding 1 by
-  // Winograd's algorithm F(2 x 2, 3 x 3), on transformed weights w [4, 4, K / P, C, P], P = 128
+  // y = w * x + b, max(0, .) of it with relu: 3 x 3 convolution with stride 1 and padding 0 or 1
+  // by Winograd's algorithm F(2 x 2, 3 x 3), on transformed weights w [4, 4, K / P, C, P], P = 128
   // bytes; x [N, C, H, W] float32 or float64, y channels last.
-  m.def("winograd_conv(Tensor x, Tensor w, Tensor? b, bool relu) -> Tensor");
+  m.def("winograd_conv(Tensor x, Tensor w, Tensor? b, bool relu, int padding) -> Tensor");
 
   // Eq. 10.2, R_j = sum over parts of u_j w^T (R / (z + eps sgn z)) with z = w u + b, or z as
   // given. w is the weight of aten::convolution, w_t the same for the transposed product; either

@@ -13,7 +13,7 @@ namespace {
 constexpr std::int64_t kBlock = 72;
 
 WinogradShape winograd_shape(const at::Tensor& x, const at::Tensor& w,
-                             const std::optional<at::Tensor>& b) {
+                             const std::optional<at::Tensor>& b, std::int64_t padding) {
   constexpr const char* op = "winograd_conv";
   const auto type = x.scalar_type();
   TORCH_CHECK_TYPE(type == at::kFloat || type == at::kDouble, op,
@@ -32,9 +32,13 @@ WinogradShape winograd_shape(const at::Tensor& x, const at::Tensor& w,
     TORCH_CHECK_VALUE(b->dim() == 1 && b->size(0) == K, op, ": b must be [", K, "], got ",
                       b->sizes());
   }
-  const std::int64_t sizes[] = {x.size(0), K, x.size(2), x.size(3)};
+  TORCH_CHECK_VALUE(padding == 0 || padding == 1, op, ": padding must be 0 or 1, got ", padding);
+  const std::int64_t H = x.size(2) + 2 * padding - 2, W = x.size(3) + 2 * padding - 2;
+  TORCH_CHECK_VALUE(H >= 0 && W >= 0, op, ": without padding x must have 2 rows and columns at ",
+                    "least, got ", x.sizes());
+  const std::int64_t sizes[] = {x.size(0), K, H, W};
   checked_product(op, "the result", sizes);
-  return {x.size(0), x.size(2), x.size(3), C, K};
+  return {x.size(0), H, W, C, K, padding};
 }
 
 template <class T>
@@ -54,8 +58,8 @@ void run_winograd(const at::Tensor& x, const at::Tensor& w, const at::Tensor& b,
 }
 
 at::Tensor winograd_conv(const at::Tensor& x_, const at::Tensor& w_,
-                         const std::optional<at::Tensor>& b_, bool relu) {
-  const WinogradShape s = winograd_shape(x_, w_, b_);
+                         const std::optional<at::Tensor>& b_, bool relu, std::int64_t padding) {
+  const WinogradShape s = winograd_shape(x_, w_, b_, padding);
   const auto last = at::MemoryFormat::ChannelsLast;
   const at::Tensor x = x_.contiguous(last), w = w_.contiguous();
   const at::Tensor b = b_.has_value() && b_->defined() ? b_->contiguous() : at::Tensor();

@@ -75,10 +75,10 @@ bool is_transformed(const at::Tensor& w, const at::Tensor& x) {
 }
 
 at::Tensor winograd_conv(const at::Tensor& x, const at::Tensor& w) {
-  using Op =
-      at::Tensor(const at::Tensor&, const at::Tensor&, const std::optional<at::Tensor>&, bool);
+  using Op = at::Tensor(const at::Tensor&, const at::Tensor&, const std::optional<at::Tensor>&,
+                        bool, std::int64_t);
   static const auto op = find_op<Op>("xaifast::winograd_conv");
-  return op.call(x, w, std::nullopt, false);
+  return op.call(x, w, std::nullopt, false, 1);
 }
 
 at::Tensor convolve_groups(const at::Tensor& u, const at::Tensor& w, const ConvGeometry& g) {

@@ -141,15 +141,16 @@ void run_block(const T* x, const T* w, const T* b, bool relu, T* y, T* scratch,
     i = t / s.columns() % s.rows() * 2;
     j = t % s.columns() * 2;
   };
+  const std::int64_t height = s.height(), width = s.width();
   std::fill(zeros, v, T(0));
   std::int64_t n, top, left;
   for (std::int64_t t = 0; t < count; ++t) {
     const T* pixels[16];
     corner(begin + t, n, top, left);
     for (int p = 0; p < 16; ++p) {
-      const std::int64_t i = top + p / 4 - 1, j = left + p % 4 - 1;
-      const bool inside = 0 <= i && i < s.H && 0 <= j && j < s.W;
-      pixels[p] = inside ? x + ((n * s.H + i) * s.W + j) * s.C : zeros;
+      const std::int64_t i = top + p / 4 - s.padding, j = left + p % 4 - s.padding;
+      const bool inside = 0 <= i && i < height && 0 <= j && j < width;
+      pixels[p] = inside ? x + ((n * height + i) * width + j) * s.C : zeros;
     }
     tile_in(pixels, v + t * s.C, v_plane, s.C);
   }

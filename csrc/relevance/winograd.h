@@ -1,4 +1,4 @@
-// 3 x 3 convolutions with stride 1 and padding 1 by Winograd's algorithm F(2 x 2, 3 x 3): of each
+// 3 x 3 convolutions with stride 1 and padding 0 or 1 by Winograd's algorithm F(2 x 2, 3 x 3): of each
 // tile of 2 x 2 outputs, whose inputs are 4 x 4,
 //   y = A^T [ sum_c (G w G^T) . (B^T x B) ] A + b
 // so that 16 products per channel take the place of 36. Blocks of tiles pass through the three
@@ -7,7 +7,7 @@
 // An output depends on its own 3 x 3 inputs alone, to the last bit: the products that reach it hold
 // no others. Where those are zero, it is b. (Larger tiles save more, but do not keep this.)
 //
-// x [N, H, W, C], y [N, H, W, K]        channels last; y overwritten
+// x [N, H - 2 padding + 2, W - 2 padding + 2, C], y [N, H, W, K]        channels last; y overwritten
 // w [4, 4, K / panel, C, panel]         G w G^T (ops.winograd_weights makes it)
 // b [K] or null                         bias
 // scratch [winograd_scratch]            of one thread
@@ -25,7 +25,10 @@ inline constexpr std::int64_t kLanes = 64 / sizeof(T);
 
 struct WinogradShape {
   std::int64_t N, H, W, C, K;
+  std::int64_t padding = 1;
 
+  std::int64_t height() const { return H + 2 - 2 * padding; }  // of x
+  std::int64_t width() const { return W + 2 - 2 * padding; }
   std::int64_t rows() const { return (H + 1) / 2; }
   std::int64_t columns() const { return (W + 1) / 2; }
   std::int64_t tiles() const { return N * rows() * columns(); }

@@ -37,10 +37,10 @@ double wanted(const WinogradShape& s, const std::vector<T>& x, const std::vector
               int64_t i, int64_t j, int64_t k) {
   double sum = 0;
   for (int q = 0; q < 9; ++q) {
-    const int64_t y = i + q / 3 - 1, z = j + q % 3 - 1;
-    if (y < 0 || y >= s.H || z < 0 || z >= s.W) continue;
+    const int64_t y = i + q / 3 - s.padding, z = j + q % 3 - s.padding;
+    if (y < 0 || y >= s.height() || z < 0 || z >= s.width()) continue;
     for (int64_t c = 0; c < s.C; ++c) {
-      sum += value(x[((n * s.H + y) * s.W + z) * s.C + c]) * value(w[(k * s.C + c) * 9 + q]);
+      sum += value(x[((n * s.height() + y) * s.width() + z) * s.C + c]) * value(w[(k * s.C + c) * 9 + q]);
     }
   }
   return sum;
@@ -48,7 +48,7 @@ double wanted(const WinogradShape& s, const std::vector<T>& x, const std::vector
 
 template <class T>
 void test_shape(const WinogradShape& s, bool with_bias, bool relu, int64_t block) {
-  const auto x = numbers<T>(s.N * s.H * s.W * s.C, 1), w = numbers<T>(s.K * s.C * 9, 2);
+  const auto x = numbers<T>(s.N * s.height() * s.width() * s.C, 1), w = numbers<T>(s.K * s.C * 9, 2);
   const auto b = numbers<T>(s.K, 3), u = transformed(w, s);
   Doubles want;
   for (int64_t p = 0; p < s.N * s.H * s.W; ++p) {
@@ -63,7 +63,7 @@ void test_shape(const WinogradShape& s, bool with_bias, bool relu, int64_t block
   const int64_t middle = s.tiles() / 3;  // in two parts, as by two threads
   winograd(x.data(), u.data(), bias, relu, y.data(), scratch.data(), s, block, 0, middle);
   winograd(x.data(), u.data(), bias, relu, y.data(), scratch.data(), s, block, middle, s.tiles());
-  expect(label<T>("winograd", {s.N, s.H, s.W, s.C, s.K, block}), y, want);
+  expect(label<T>("winograd", {s.N, s.H, s.W, s.C, s.K, s.padding, block}), y, want);
 }
 
 template <class T>
@@ -74,6 +74,8 @@ void test_type() {
     test_shape<T>({1, 1, 1, C, 2 * K}, false, true, block);
     test_shape<T>({1, 8, 6, 5 * C, K}, true, true, block);  // more than one chain
     test_shape<T>({3, 2, 3, 2 * C, K}, false, false, block);
+    test_shape<T>({2, 5, 7, C, K, 0}, true, true, block);
+    test_shape<T>({1, 1, 2, 3 * C, K, 0}, false, false, block);
   }
   test_shape<T>({0, 5, 7, C, K}, true, false, 4);
   test_shape<T>({1, 0, 7, C, K}, true, false, 4);

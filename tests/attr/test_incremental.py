@@ -1,5 +1,7 @@
 """Perturbations evaluated only where they change something: as on whole maps, in every case."""
 
+import copy
+
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -83,6 +85,24 @@ def test_a_model_of_one_batch_size_runs_as_it_is(plans):
     got = Occlusion(model).attribute(x, (3, 2, 2), target=1)
     close(got, whole(Occlusion, model, x, (3, 2, 2), target=1))
     assert not plans
+
+
+def test_float32_on_boxes_by_winograds_convolution(plans):
+    torch.manual_seed(3)
+    model = nn.Sequential(
+        conv(3, 32, padding=1), nn.ReLU(), conv(32, 32, padding=1), nn.ReLU(), nn.MaxPool2d(2),
+        conv(32, 64), nn.ReLU(), conv(64, 64, padding=1), nn.Flatten(), nn.LazyLinear(3),
+    )  # fmt: skip
+    x = torch.randn(1, 3, 37, 30)
+    with torch.no_grad():
+        largest = float(model(x).abs().max())
+    wide = copy.deepcopy(model).double()
+    for window, stride in ((4, 3), (9, 5)):
+        sizes = {"sliding_window_shapes": (3, window, window), "strides": (3, stride, stride)}
+        want = whole(Occlusion, wide, x.double(), target=1, **sizes)
+        got = Occlusion(model, optimize=True).attribute(x, target=1, **sizes)
+        assert float((got - want).abs().max()) <= 1e-5 * largest
+    assert "conv2d" in on_boxes(plans)
 
 
 # ---- operations --------------------------------------------------------------------------------

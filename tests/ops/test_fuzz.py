@@ -156,10 +156,10 @@ def winograd_conv(m):
     panel = 128 // t.itemsize
     C, K = panel // 2 * m.size(0, 2), panel * m.size(0, 2)
     x, w = (
-        m.signed(t, m.size(0, 2), C, m.size(1, 5), m.size(1, 5)),
+        m.signed(t, m.size(0, 2), C, m.size(2, 6), m.size(2, 6)),
         m.signed(t, 4, 4, K // panel, C, panel),
     )
-    return x, w, m.signed(t, K) if m.size(0, 1) else None, bool(m.size(0, 1))
+    return x, w, m.signed(t, K) if m.size(0, 1) else None, bool(m.size(0, 1)), m.size(0, 1)
 
 
 def relprop_conv(m):

@@ -23,21 +23,24 @@ def convolution(N, H, W, C, K, dtype=torch.float32):
 @given(
     N=st.integers(0, 3), H=st.integers(1, 11), W=st.integers(1, 11), C=st.integers(1, 3),
     K=st.integers(1, 3), wide=st.booleans(), with_bias=st.booleans(), relu=st.booleans(),
-    layout=st.sampled_from(list(LAYOUTS)), seed=st.integers(0, 99),
+    layout=st.sampled_from(list(LAYOUTS)), padding=st.integers(0, 1), seed=st.integers(0, 99),
 )  # fmt: skip
-def test_it_is_the_convolution(N, H, W, C, K, wide, with_bias, relu, layout, seed):
+def test_it_is_the_convolution(N, H, W, C, K, wide, with_bias, relu, layout, padding, seed):
     torch.manual_seed(seed)
     dtype, panel = (torch.float64, 16) if wide else (torch.float32, 32)
+    H, W = H + 2 - 2 * padding, W + 2 - 2 * padding
     x, w, b = convolution(N, H, W, C * panel // 2, K * panel, dtype)
     b = b if with_bias else None
-    want = F.conv2d(LAYOUTS[layout](x).double(), w.double(), b if b is None else b.double(), 1, 1)
+    wide_b = b if b is None else b.double()
+    want = F.conv2d(LAYOUTS[layout](x).double(), w.double(), wide_b, 1, padding)
     want = want.relu() if relu else want
     for made in (ops, reference):
-        got = made.winograd_conv(LAYOUTS[layout](x), made.winograd_weights(w), b, relu)
+        got = made.winograd_conv(LAYOUTS[layout](x), made.winograd_weights(w), b, relu, padding)
         close(got, want, dtype)
         assert got.is_contiguous(memory_format=torch.channels_last)
 
 
+@native
 def test_it_rounds_no_coarser_than_the_plain_convolution():
     x, w, _ = convolution(1, 20, 20, 256, 64)
     want = F.conv2d(x.relu().double(), w.double(), padding=1)
@@ -75,6 +78,7 @@ def test_neither_batch_nor_threads_change_a_bit():
         torch.set_num_threads(threads)
 
 
+@native
 def test_a_nan_is_kept():
     x, w, b = convolution(1, 4, 4, 32, 32)
     x[0, 3, 1, 1] = torch.nan
@@ -104,15 +108,17 @@ def test_schema_fake_kernel_and_refusals():
     w = ops.winograd_weights(w)
     op = torch.ops.xaifast.winograd_conv
     checks = ("test_schema", "test_faketensor", "test_aot_dispatch_dynamic")
-    torch.library.opcheck(op.default, (x, w, b, True), test_utils=checks)
+    torch.library.opcheck(op.default, (x, w, b, True, 1), test_utils=checks)
     with pytest.raises(RuntimeError, match=r"xaifast::winograd_conv: not differentiable.*no_grad"):
-        op(x.clone().requires_grad_(), w, b, False)
+        op(x.clone().requires_grad_(), w, b, False, 1)
     wrong = [
         ((x.half(), w.half()), TypeError, "winograd_conv: x must be float32 or float64, got Half"),
         ((x, w.double()), TypeError, "winograd_conv: w must have the dtype of x"),
         ((x[0], w), ValueError, r"winograd_conv: x must be \[N, C, H, W\], got \[32, 5, 4\]"),
         ((x[:, :16], w), ValueError, r"w must be \[4, 4, K / 32, C, 32\], C = 16 .*_weights makes"),
         ((x, w, b[1:]), ValueError, r"b must be \[32\], got \[31\]"),
+        ((x, w, b, True, 2), ValueError, "winograd_conv: padding must be 0 or 1, got 2"),
+        ((x[:, :, :1], w, b, True, 0), ValueError, "without padding x must have 2 rows"),
     ]  # fmt: skip
     for arguments, error, message in wrong:
         with pytest.raises(error, match=message):

@@ -250,7 +250,8 @@ def test_gradients_and_occlusion_of_packed_sequences(make):
         call = (x[n : n + 1, :steps], LENGTHS[n : n + 1])
         want = make(model).attribute(call[0], target=1, additional_forward_args=call[1], **options)
         assert_close(got[n : n + 1, :steps], want, 1e-10)
-        assert not got[n, steps:].any()
+        # Occlusion is a difference of outputs, which libraries round by the size of a batch.
+        assert (got[n, steps:].abs() <= (1e-14 if make is Occlusion else 0)).all()
 
 
 # ---- refusals ------------------------------------------------------------------------------------

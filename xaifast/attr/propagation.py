@@ -498,7 +498,7 @@ def _kernel(node: Node, like: Tensor) -> str:
         if layer.crop:
             return "one by one"
         u = like.new_zeros(()).expand(1, *node.inputs[0].shape)
-        if node.rectified and layer.rounds_to is None and layer.runs_winograd(u):
+        if node.rectified and layer.rounds_to is None and layer.relprops_winograd(u):
             return "relprop_conv, Winograd"
         return "relprop_conv" + (", oneDNN packed" if layer.packs_for(u) else "")
     return kernels.get(node.kind, "-")

@@ -39,8 +39,10 @@ def winograd_weights(w: Tensor) -> Tensor:
     return reference.winograd_weights(w)
 
 
-def winograd_conv(x: Tensor, w: Tensor, b: Tensor | None = None, relu: bool = False) -> Tensor:
-    """Convolve with 3 x 3 weights, stride 1 and padding 1, by Winograd's algorithm.
+def winograd_conv(
+    x: Tensor, w: Tensor, b: Tensor | None = None, relu: bool = False, padding: int = 1
+) -> Tensor:
+    """Convolve with 3 x 3 weights and stride 1 by Winograd's algorithm.
 
     y = A^T [ sum_c (G w G^T) . (B^T x B) ] A + b,   for each tile of 2 x 2 outputs
 
@@ -57,11 +59,12 @@ def winograd_conv(x: Tensor, w: Tensor, b: Tensor | None = None, relu: bool = Fa
         Bias.
     relu : bool, default False
         Whether negative outputs become 0.
+    padding : 1 (default) or 0
 
     Returns
     -------
     Tensor [N, K, H, W]
-        In channels_last layout.
+        In channels_last layout; 2 rows and columns less without padding.
 
     Raises
     ------
@@ -82,7 +85,7 @@ def winograd_conv(x: Tensor, w: Tensor, b: Tensor | None = None, relu: bool = Fa
     True
     """
     call = _native.winograd_conv if is_native(x) else reference.winograd_conv
-    return call(x, w, b, relu)
+    return call(x, w, b, relu, padding)
 
 
 # cuDNN has such kernels of its own: nothing here takes this path on CUDA for its speed.
@@ -90,7 +93,8 @@ torch.library.impl("xaifast::winograd_conv", "CUDA")(reference.winograd_conv)
 
 
 @torch.library.register_fake("xaifast::winograd_conv")
-def _(x, w, b, relu):
-    shape = (x.shape[0], w.shape[2] * w.shape[4], *x.shape[2:])
+def _(x, w, b, relu, padding):
+    sizes = (n + 2 * padding - 2 for n in x.shape[2:])
+    shape = (x.shape[0], w.shape[2] * w.shape[4], *sizes)
     last = torch.channels_last
     return torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=last)

@@ -19,11 +19,15 @@ def winograd_weights(w: Tensor) -> Tensor:
     return u.unflatten(2, (-1, panel)).transpose(3, 4).contiguous()
 
 
-def winograd_conv(x: Tensor, w: Tensor, b: Tensor | None, relu: bool) -> Tensor:
+def winograd_conv(x: Tensor, w: Tensor, b: Tensor | None, relu: bool, padding: int) -> Tensor:
     """A^T [(G w G^T) . (B^T x B)] A + b for each tile."""
-    H, W = x.shape[2:]
+    H, W = (n + 2 * padding - 2 for n in x.shape[2:])
     a_t, b_t = (torch.tensor(m, dtype=x.dtype, device=x.device) for m in (A_T, B_T))
-    around = torch.nn.functional.pad(x, (1, 1 + W % 2, 1, 1 + H % 2))
+    p = padding
+    # Where no output is, a tile of zeros is cut away again.
+    around = torch.nn.functional.pad(
+        x, (p, p + (W % 2 or 2 * (not W)), p, p + (H % 2 or 2 * (not H)))
+    )
     tiles = around.unfold(2, 4, 2).unfold(3, 4, 2)
     v = torch.einsum("ip,nchwpq,jq->ijnhwc", b_t, tiles, b_t)
     m = torch.einsum("ijnhwc,ijpck->ijnhwpk", v, w).flatten(5)
