@@ -18,10 +18,9 @@
 
 #include <cstdint>
 
-namespace xaifast {
+#include "relevance/panels.h"
 
-template <class T>
-inline constexpr std::int64_t kLanes = 64 / sizeof(T);
+namespace xaifast {
 
 struct WinogradShape {
   std::int64_t N, H, W, C, K;
