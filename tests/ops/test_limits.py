@@ -120,10 +120,10 @@ REFUSED = {
     ),
     "relprop_few: targets": (
         lambda: ops.relprop_few(
-            none(1, 1, 2**15, 2**15),
+            lasting(1, 1, 2**15, 2**15),
             lasting(2**31, 1, 1, 2**15, 2**15),
-            none(1, 1, 32),
-            none(1, 32, 32),
+            lasting(1, 1, 32),
+            lasting(1, 32, 32),
             None,
             None,
             [1, 1],
@@ -132,7 +132,7 @@ REFUSED = {
             0.0,
         ),
         f"relprop_few: R must have {TOO_MANY}",
-    ),
+    ),  # fmt: skip
     "conv: kernel": (lambda: convolve(kernel=HUGE), f"relprop_conv: kernel {GEOMETRY}"),
     "conv: padding": (lambda: convolve(padding=HUGE), f"relprop_conv: padding {GEOMETRY}"),
     "conv: dilation": (lambda: convolve(dilation=-1), f"relprop_conv: dilation {GEOMETRY}-1"),
