@@ -132,7 +132,7 @@ REFUSED = {
             0.0,
         ),
         f"relprop_few: R must have {TOO_MANY}",
-    ),  # fmt: skip
+    ),
     "conv: kernel": (lambda: convolve(kernel=HUGE), f"relprop_conv: kernel {GEOMETRY}"),
     "conv: padding": (lambda: convolve(padding=HUGE), f"relprop_conv: padding {GEOMETRY}"),
     "conv: dilation": (lambda: convolve(dilation=-1), f"relprop_conv: dilation {GEOMETRY}-1"),
