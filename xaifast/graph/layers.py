@@ -39,9 +39,9 @@ aten = torch.ops.aten
 PACKED_PRODUCTS = 40_000_000
 CHAIN = 1152
 SMALLEST = 8  # edge of a map from which Winograd's algorithm pays
-# Outputs from which `relprop_few` pays: on one core it is 1.4 to 4.5 times as fast as oneDNN's two
-# products and our steps between them (64 outputs: 2 to 4.5). With 16 it gains 1.1 (two parts)
-# to 2 times, and with fewer it can lose: outputs are padded to 32.
+# Outputs from which `relprop_few` pays: on one core it is then 1.4 to 4.5 times as fast as oneDNN's
+# two products and our steps between them (gradients 1.2 to 3.4; float64 2 to 8). With 16 outputs it
+# gains 1.1 (two parts) to 2, and with fewer it can lose, because it pads them to 32.
 LEAST_OUTPUTS = 24
 
 
