@@ -217,6 +217,25 @@ def relprop_conv(m: Maker) -> Case:
 
 
 @case
+def relprop_few(m: Maker) -> Case:
+    n, edge, ones = m.size(8, 1), m.size(224, 16), [1, 1]
+    u, w = m.normal(n, 6, edge, edge).abs(), m.normal(64, 6, 3, 3).abs()
+    R = m.normal(n, 64, edge, edge).contiguous(memory_format=torch.channels_last)
+    panels = ops.few_weights(w), ops.few_weights(w, back=True)
+
+    def aten() -> Tensor:
+        s = reference.stabilized_divide(R, torch.nn.functional.conv2d(u, w, padding=1), None, EPS)
+        c = torch.nn.functional.conv_transpose2d(s, w, padding=1)
+        return reference.multiply_parts(u, c, 2)
+
+    return Case(
+        "relprop_few, box", sizes(u, w),
+        lambda: native.relprop_few(u, R, *panels, None, None, [3, 3], ones, ones, EPS, 2), aten,
+        size_of(u, R, u[:, :3]), 2 * 2 * R.numel() * 6 * 9,
+    )  # fmt: skip
+
+
+@case
 def relprop_linear(m: Maker) -> Case:
     n, K, J = m.size(64, 4), m.size(4096, 64), m.size(4096, 64)
     u, w, R, b = m.normal(n, J), m.normal(K, J) / J**0.5, m.normal(n, K), m.normal(K)

@@ -50,6 +50,12 @@ TORCH_LIBRARY(xaifast, m) {
       "relprop_conv(Tensor u, Tensor R, Tensor w, Tensor w_t, Tensor? b, Tensor? z, int[] kernel, "
       "int[] stride, int[] padding, int[] dilation, bool transposed, int[] output_padding, "
       "int groups, float eps, int parts) -> Tensor");
+  // The same as relprop_conv for a plain 2-D convolution with at most 8 channels (of all parts) and
+  // 16 rows of kernel, in one pass without z, s or c in memory; w and w_back are the weight and its
+  // transpose in panels (ops.few_weights); float32 and float64.
+  m.def(
+      "relprop_few(Tensor u, Tensor R, Tensor w, Tensor w_back, Tensor? b, Tensor? z, "
+      "int[] kernel, int[] stride, int[] padding, float eps, int parts) -> Tensor");
   // The same as relprop_conv for w [out, parts x in] and u [N, parts x in].
   m.def(
       "relprop_linear(Tensor u, Tensor R, Tensor w, Tensor? b, Tensor? z, float eps, int parts) "

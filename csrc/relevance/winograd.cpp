@@ -3,33 +3,15 @@
 #include <algorithm>
 
 #include "common/clones.h"
+#include "relevance/panels.h"
 
-// A product and its sum in one instruction are half of the speed: unlike everywhere else, machines
-// without it round differently. (No vector leaves its function, whatever GCC notes about ABIs.)
+// No vector leaves its function, whatever GCC notes about ABIs.
 #if defined(__GNUC__) && !defined(__clang__)
-#pragma GCC optimize("fp-contract=fast")
 #pragma GCC diagnostic ignored "-Wpsabi"
 #endif
 
 namespace xaifast {
 namespace {
-
-// One vector register of the widest kind; narrower machines take several for it.
-template <class T>
-struct Register {
-  typedef T type __attribute__((vector_size(64), aligned(alignof(T)), may_alias));
-};
-template <class T>
-using Vec = typename Register<T>::type;
-
-template <class T>
-inline const Vec<T>& vec(const T* p) {
-  return *reinterpret_cast<const Vec<T>*>(p);
-}
-template <class T>
-inline Vec<T>& vec(T* p) {
-  return *reinterpret_cast<Vec<T>*>(p);
-}
 
 // v[4 i + j] = (B^T x B)_ij of one tile, a plane apart each; x: where its 4 x 4 inputs lie.
 template <class T>
@@ -78,50 +60,6 @@ XAI_CLONES void tile_out(const T* m, std::int64_t plane, const T* b, bool relu, 
   }
 }
 
-// Channels that are added up one after the other; the sums of so many are added to each other,
-// which rounds less.
-constexpr std::int64_t kChain = 64;
-
-// m[r, panel] = sum_c v[r, c] w[c, panel] for R rows: 2 R sums and a row of w stay in registers.
-template <class T, int R>
-XAI_CLONES void multiply(const T* v, const T* w, T* m, std::int64_t C, std::int64_t K) {
-  for (std::int64_t begin = 0; begin < C || begin == 0; begin += kChain) {
-    const std::int64_t end = C < begin + kChain ? C : begin + kChain;
-    Vec<T> sum[R][2] = {};
-    for (std::int64_t c = begin; c < end; ++c, w += 2 * kLanes<T>) {
-      const Vec<T> w0 = vec(w), w1 = vec(w + kLanes<T>);
-#pragma GCC unroll 16
-      for (int r = 0; r < R; ++r) {
-        const T a = v[r * C + c];
-        sum[r][0] += a * w0;
-        sum[r][1] += a * w1;
-      }
-    }
-#pragma GCC unroll 16
-    for (int r = 0; r < R; ++r) {
-      T* const row = m + r * K;
-      vec(row) = begin == 0 ? sum[r][0] : vec(row) + sum[r][0];
-      vec(row + kLanes<T>) = begin == 0 ? sum[r][1] : vec(row + kLanes<T>) + sum[r][1];
-    }
-  }
-}
-
-// The rows of a block that go through `multiply` at once, and what the last may leave over.
-constexpr std::int64_t kRows = 12, kFew = 4;
-
-std::int64_t padded(std::int64_t rows) { return (rows + kFew - 1) / kFew * kFew; }
-
-template <class T>
-void multiply_rows(const T* v, const T* w, T* m, std::int64_t rows, std::int64_t C,
-                   std::int64_t K) {
-  constexpr std::int64_t P = 2 * kLanes<T>;
-  for (std::int64_t k = 0; k < K; k += P, w += C * P) {
-    std::int64_t r = 0;
-    for (; r + kRows <= rows; r += kRows) multiply<T, kRows>(v + r * C, w, m + r * K + k, C, K);
-    for (; r < rows; r += kFew) multiply<T, kFew>(v + r * C, w, m + r * K + k, C, K);
-  }
-}
-
 // From one of the 16 planes of a block to the next; the further line keeps them off one cache set.
 template <class T>
 std::int64_t plane(std::int64_t rows, std::int64_t width) {
@@ -131,7 +69,7 @@ std::int64_t plane(std::int64_t rows, std::int64_t width) {
 template <class T>
 void run_block(const T* x, const T* w, const T* b, bool relu, T* y, T* scratch,
                const WinogradShape& s, std::int64_t begin, std::int64_t count) {
-  const std::int64_t rows = padded(count);
+  const std::int64_t rows = padded_rows(count);
   const std::int64_t v_plane = plane<T>(rows, s.C), m_plane = plane<T>(rows, s.K);
   T* const zeros = scratch;  // what lies around x, and then where nothing of y lies
   T* const v = zeros + std::max(s.C, s.K);
@@ -174,7 +112,7 @@ void run_block(const T* x, const T* w, const T* b, bool relu, T* y, T* scratch,
 
 template <class T>
 std::int64_t winograd_scratch(WinogradShape s, std::int64_t block) {
-  const std::int64_t rows = padded(block);
+  const std::int64_t rows = padded_rows(block);
   return std::max(s.C, s.K) + 16 * (plane<T>(rows, s.C) + plane<T>(rows, s.K));
 }
 

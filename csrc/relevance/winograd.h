@@ -1,5 +1,5 @@
-// 3 x 3 convolutions with stride 1 and padding 0 or 1 by Winograd's algorithm F(2 x 2, 3 x 3): of each
-// tile of 2 x 2 outputs, whose inputs are 4 x 4,
+// 3 x 3 convolutions with stride 1 and padding 0 or 1 by Winograd's algorithm F(2 x 2, 3 x 3): of
+// each tile of 2 x 2 outputs, whose inputs are 4 x 4,
 //   y = A^T [ sum_c (G w G^T) . (B^T x B) ] A + b
 // so that 16 products per channel take the place of 36. Blocks of tiles pass through the three
 // steps one after the other and stay in the cache.
@@ -7,7 +7,8 @@
 // An output depends on its own 3 x 3 inputs alone, to the last bit: the products that reach it hold
 // no others. Where those are zero, it is b. (Larger tiles save more, but do not keep this.)
 //
-// x [N, H - 2 padding + 2, W - 2 padding + 2, C], y [N, H, W, K]        channels last; y overwritten
+// x [N, height(), width(), C]           channels last
+// y [N, H, W, K]                        channels last; overwritten
 // w [4, 4, K / panel, C, panel]         G w G^T (ops.winograd_weights makes it)
 // b [K] or null                         bias
 // scratch [winograd_scratch]            of one thread
@@ -18,10 +19,9 @@
 
 #include <cstdint>
 
-namespace xaifast {
+#include "relevance/panels.h"
 
-template <class T>
-inline constexpr std::int64_t kLanes = 64 / sizeof(T);
+namespace xaifast {
 
 struct WinogradShape {
   std::int64_t N, H, W, C, K;

@@ -40,7 +40,8 @@ double wanted(const WinogradShape& s, const std::vector<T>& x, const std::vector
     const int64_t y = i + q / 3 - s.padding, z = j + q % 3 - s.padding;
     if (y < 0 || y >= s.height() || z < 0 || z >= s.width()) continue;
     for (int64_t c = 0; c < s.C; ++c) {
-      sum += value(x[((n * s.height() + y) * s.width() + z) * s.C + c]) * value(w[(k * s.C + c) * 9 + q]);
+      sum += value(x[((n * s.height() + y) * s.width() + z) * s.C + c]) *
+             value(w[(k * s.C + c) * 9 + q]);
     }
   }
   return sum;
@@ -48,7 +49,8 @@ double wanted(const WinogradShape& s, const std::vector<T>& x, const std::vector
 
 template <class T>
 void test_shape(const WinogradShape& s, bool with_bias, bool relu, int64_t block) {
-  const auto x = numbers<T>(s.N * s.height() * s.width() * s.C, 1), w = numbers<T>(s.K * s.C * 9, 2);
+  const auto x = numbers<T>(s.N * s.height() * s.width() * s.C, 1),
+             w = numbers<T>(s.K * s.C * 9, 2);
   const auto b = numbers<T>(s.K, 3), u = transformed(w, s);
   Doubles want;
   for (int64_t p = 0; p < s.N * s.H * s.W; ++p) {

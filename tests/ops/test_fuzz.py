@@ -186,6 +186,20 @@ def relprop_conv(m):
     return u, R, w, w, b, z, kernel, *place, groups, 0.25, parts
 
 
+def relprop_few(m):
+    t, parts = m.one_of(*FLOATS), m.size(1, 2)
+    kernel, stride = ([m.size(1, 3) for _ in range(2)] for _ in range(2))
+    padding = [m.size(0, 2) for _ in range(2)]
+    size = [m.size(1, 5) + k - 1 for k in kernel]
+    n, channels, K = m.size(0, 2), parts * m.size(1, 4), m.one_of(1, 5, 33)
+    u, w = m.signed(t, n, channels, *size), m.signed(t, K, channels, *kernel)
+    z_shape = list(torch.nn.functional.conv2d(u, w, None, stride, padding).shape)
+    b = m.signed(t, K) if m.size(0, 1) else None
+    z = m.signed(t, *z_shape) if m.size(0, 1) else None
+    R, panels = m.signed(t, *m.targets(z_shape)), (ops.few_weights(w), ops.few_weights(w, True))
+    return u, R, *map(m.place, panels), b, z, kernel, stride, padding, 0.25, parts
+
+
 def zplus_conv(m):
     t, d, groups = m.one_of(*FLOATS), m.size(1, 3), m.size(1, 2)
     kernel, stride, dilation = ([m.size(1, 2) for _ in range(d)] for _ in range(3))
@@ -346,9 +360,9 @@ def weighted_lasso(m):
 
 CASES = [
     stabilized_divide, stabilized_divide_, multiply_parts, multiply_, split_signs, add_split,
-    pool_redistribute, backward_product, winograd_conv, relprop_conv, relprop_linear, zplus_conv,
-    path_points, accumulate_rows_, add_noise, occlude_windows, scatter_windows, mask_segments,
-    segment_sums, cut_boxes, recurrent_states, recurrent_relprop, lstm_path,
+    pool_redistribute, backward_product, winograd_conv, relprop_conv, relprop_few, relprop_linear,
+    zplus_conv, path_points, accumulate_rows_, add_noise, occlude_windows, scatter_windows,
+    mask_segments, segment_sums, cut_boxes, recurrent_states, recurrent_relprop, lstm_path,
     weighted_least_squares, weighted_lasso,
 ]  # fmt: skip
 

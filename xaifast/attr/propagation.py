@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .. import ops
 from ..composites import Composite, Uniform
 from ..errors import describe, wrong_type, wrong_value
 from ..graph.capture import check_model
@@ -498,6 +499,9 @@ def _kernel(node: Node, like: Tensor) -> str:
         if layer.crop:
             return "one by one"
         u = like.new_zeros(()).expand(1, *node.inputs[0].shape)
+        if layer.runs_few(u):
+            two = 2 * u.shape[1] <= ops.FEW_CHANNELS
+            return "relprop_few" if two else "relprop_few for one part"
         if node.rectified and layer.rounds_to is None and layer.relprops_winograd(u):
             return "relprop_conv, Winograd"
         return "relprop_conv" + (", oneDNN packed" if layer.packs_for(u) else "")

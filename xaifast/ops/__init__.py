@@ -8,6 +8,10 @@ error.
 """
 
 from .convolution import zplus_conv
+from .few import FEW_CHANNELS as FEW_CHANNELS
+from .few import FEW_ROWS as FEW_ROWS
+from .few import few_pays as few_pays
+from .few import few_weights, relprop_few
 from .native import fingerprint as fingerprint
 from .native import give_back_memory as give_back_memory
 from .native import is_native as is_native
@@ -44,6 +48,7 @@ __all__ = [
     "add_split",
     "backward_product",
     "cut_boxes",
+    "few_weights",
     "lstm_path",
     "mask_segments",
     "multiply_parts",
@@ -53,6 +58,7 @@ __all__ = [
     "recurrent_relprop",
     "recurrent_states",
     "relprop_conv",
+    "relprop_few",
     "relprop_linear",
     "scatter_windows",
     "segment_sums",

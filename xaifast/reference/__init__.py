@@ -5,6 +5,7 @@ The names, arguments and letters are those of `xaifast.ops`.
 """
 
 from .convolution import zplus_conv
+from .few import few_weights, relprop_few
 from .paths import lstm_path
 from .recurrent import (
     GATES as GATES,
@@ -49,6 +50,7 @@ __all__ = [
     "add_split",
     "backward_product",
     "cut_boxes",
+    "few_weights",
     "lstm_path",
     "mask_segments",
     "multiply_parts",
@@ -58,6 +60,7 @@ __all__ = [
     "recurrent_relprop",
     "recurrent_states",
     "relprop_conv",
+    "relprop_few",
     "relprop_linear",
     "scatter_windows",
     "segment_sums",
