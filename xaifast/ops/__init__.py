@@ -8,6 +8,7 @@ error.
 """
 
 from .convolution import zplus_conv
+from .linear import zplus_linear
 from .native import fingerprint as fingerprint
 from .native import give_back_memory as give_back_memory
 from .native import is_native as is_native
@@ -63,4 +64,5 @@ __all__ = [
     "winograd_conv",
     "winograd_weights",
     "zplus_conv",
+    "zplus_linear",
 ]
