@@ -57,8 +57,8 @@ TORCH_LIBRARY(xaifast, m) {
 
   // Eq. 10.2 of a dense layer by the signs of contributions, without weights of its own, a [N, in]
   // and w [out, in]: the sum over parts of share_p times the rule of contributions q = positive_p
-  // (a w)+ + negative_p (a w)-, b counted the same way; z+ is (1, 1, 0). On the CPU, for few rows of
-  // R in float32 or float64: weights are read once, and where they meet relevance alone.
+  // (a w)+ + negative_p (a w)-, b counted the same way; z+ is (1, 1, 0). On the CPU, for few rows
+  // of R in float32 or float64: weights are read once, and where they meet relevance alone.
   m.def(
       "zplus_linear(Tensor a, Tensor R, Tensor w, Tensor? b, float[] share, float[] positive, "
       "float[] negative, float eps) -> Tensor");

@@ -41,7 +41,7 @@ ZplusLinear plan_zplus_linear(const at::Tensor& a, const at::Tensor& R, const at
                     "] for a ", a.sizes(), ", got ", w.sizes());
   const std::int64_t outputs[] = {a.size(0), w.size(0)};
   ZplusLinear shape{count_targets(kOp, R, outputs, "the output"), a.size(0), w.size(0), w.size(1),
-                    static_cast<std::int64_t>(share.size()), {}, eps};
+                    static_cast<std::int64_t>(share.size()),      {},        eps};
   if (b.has_value() && b->defined()) {
     check_like(kOp, "b", *b, "a", a);
     TORCH_CHECK_VALUE(b->dim() == 1 && b->size(0) == shape.K, kOp, ": b must be [", shape.K,
@@ -123,9 +123,8 @@ at::Tensor zplus_linear_op(const at::Tensor& a_, const at::Tensor& R_, const at:
   std::vector<std::int64_t> sizes = a.sizes().vec();
   if (R.dim() == 3) sizes.insert(sizes.begin(), shape.targets);
   const at::Tensor result = at::empty(sizes, a.options());
-  AT_DISPATCH_FLOATING_TYPES(a.scalar_type(), kOp, [&] {
-    run_zplus_linear<scalar_t>(a, R, w, bias, result, shape);
-  });
+  AT_DISPATCH_FLOATING_TYPES(a.scalar_type(), kOp,
+                             [&] { run_zplus_linear<scalar_t>(a, R, w, bias, result, shape); });
   return result;
 }
 

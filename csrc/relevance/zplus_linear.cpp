@@ -214,10 +214,10 @@ void sum_blocks(const T* c, const T* a, T* R, const ZplusLinear& shape, std::int
   }
 }
 
-#define XAI_INSTANTIATE(T)                                                                         \
-  template void zplus_linear<T>(const T*, const T*, const T*, const T*, T*, const ZplusLinear&,    \
-                                const std::int64_t*, std::int64_t, std::int64_t);                  \
-  template void sum_blocks<T>(const T*, const T*, T*, const ZplusLinear&, std::int64_t,            \
+#define XAI_INSTANTIATE(T)                                                                      \
+  template void zplus_linear<T>(const T*, const T*, const T*, const T*, T*, const ZplusLinear&, \
+                                const std::int64_t*, std::int64_t, std::int64_t);               \
+  template void sum_blocks<T>(const T*, const T*, T*, const ZplusLinear&, std::int64_t,         \
                               std::int64_t, std::int64_t);
 XAI_INSTANTIATE(float)
 XAI_INSTANTIATE(double)
