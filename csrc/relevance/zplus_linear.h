@@ -7,11 +7,11 @@
 // over p of share positive (or negative) R / (z + eps sgn z),
 //   R[t, n, j] = a[n, j] c_j,   c_j = sum_k (s+ where a[n, j] w[k, j] > 0, else s-) w[k, j]
 //
-// a [N, J], R [targets, N, K], w [K, J] row-major, b [K] or null
-// units [count]   the k with relevance (nonzero_rows finds them): other rows of w are not read
-// c [targets, N, J], overwritten, for a range of units; sum_blocks adds such c and multiplies by a
-// dtypes: float32, float64. Empty: nothing is read. A NaN in a, or in w or R of a unit, is kept.
-// Deterministic: units are summed in ascending order within each range of them.
+// a [N, J], R [targets, N, K] of at most kMaxRows (rows.h) rows in all, w [K, J] row-major, b [K]
+// or null units [count]   the k with relevance (nonzero_rows finds them): other rows of w are not
+// read c [targets, N, J], overwritten, for a range of units; sum_blocks adds such c and multiplies
+// by a dtypes: float32, float64. Empty: nothing is read. A NaN in a, or in w or R of a unit, is
+// kept. Deterministic: units are summed in ascending order within each range of them.
 #pragma once
 
 #include <cstdint>
@@ -33,7 +33,8 @@ struct ZplusLinear {
   std::int64_t rows() const { return targets * N; }
 };
 
-// Units that a range is cut into: they share what is read and written for a column.
+// Units of a range go through both products in groups of so many: they share what is read and
+// written for a column. Cut ranges at multiples of it.
 inline constexpr std::int64_t kUnitsAtOnce = 4;
 
 // The part of units [begin, end) of the list in c.
