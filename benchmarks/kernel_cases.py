@@ -250,6 +250,34 @@ def relprop_linear(m: Maker) -> Case:
     )  # fmt: skip
 
 
+@case
+def zplus_linear(m: Maker) -> Case:
+    """Of one sample, with relevance at half of the units; ATen has W+ and W- at hand."""
+    K, J = m.size(4096, 64), m.size(25088, 512)
+    a, w, R, b = m.normal(1, J), m.normal(K, J) / J**0.5, m.normal(1, K), m.normal(K)
+    R = R * (R > 0)
+    u = torch.cat([a.clamp(min=0), a.clamp(max=0)], 1)
+    plus, minus = w.clamp(min=0), w.clamp(max=0)
+    pairs = (
+        (torch.cat([plus, minus], 1), b.clamp(min=0)),
+        (torch.cat([minus, plus], 1), b.clamp(max=0)),
+    )
+
+    def aten() -> Tensor:
+        parts = []
+        for v, bound in pairs:
+            s = reference.stabilized_divide(R, torch.nn.functional.linear(u, v), bound, EPS)
+            parts.append(sum((u * (s @ v)).chunk(2, 1)))
+        return 2 * parts[0] - parts[1]
+
+    both = ([2.0, -1.0], [1.0, 0.0], [0.0, 1.0])
+    return Case(
+        "zplus_linear, alpha-beta", sizes(a, w),
+        lambda: native.zplus_linear(a, R, w, b, *both, EPS), aten,
+        size_of(a, R, w[: K // 2], a), 2 * w.numel(), exact=1e-2,
+    )  # fmt: skip
+
+
 def _conv(m: Maker, kernel: str, rule: str, channels: int, edge: int) -> Case:
     """By one of our kernels, which are for CUDA; on the CPU by the library. Channels lie inside."""
     last, units = torch.channels_last, m.size(64, 8)

@@ -35,7 +35,7 @@ TORCH_LIBRARY_IMPL(xaifast, Autograd, m) {
                            "mask_segments",     "segment_sums",       "weighted_least_squares",
                            "weighted_lasso",    "recurrent_states",   "recurrent_relprop",
                            "lstm_path",         "cut_boxes",          "zplus_conv",
-                           "winograd_conv",     "relprop_few"}) {
+                           "winograd_conv",     "relprop_few",        "zplus_linear"}) {
     m.impl(name, torch::CppFunction::makeFromBoxedFunction<&not_differentiable>());
   }
 }

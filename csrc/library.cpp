@@ -61,7 +61,15 @@ TORCH_LIBRARY(xaifast, m) {
       "relprop_linear(Tensor u, Tensor R, Tensor w, Tensor? b, Tensor? z, float eps, int parts) "
       "-> Tensor");
 
-  // The same for a convolution, given what contributes: rule 'all' (a w), 'positive' (a w)+,
+  // Eq. 10.2 of a dense layer by the signs of contributions, without weights of its own, a [N, in]
+  // and w [out, in]: the sum over parts of share_p times the rule of contributions q = positive_p
+  // (a w)+ + negative_p (a w)-, b counted the same way; z+ is (1, 1, 0). On the CPU, for few rows
+  // of R in float32 or float64: weights are read once, and where they meet relevance alone.
+  m.def(
+      "zplus_linear(Tensor a, Tensor R, Tensor w, Tensor? b, float[] share, float[] positive, "
+      "float[] negative, float eps) -> Tensor");
+
+  // The same as relprop_conv, given what contributes: rule 'all' (a w), 'positive' (a w)+,
   // 'negative' (a w)-, 'box' (a - low_c) w+ + (a - high_c) w-, or 'square' w^2; no a is negative
   // where `nonnegative` is set. w_t is w with both kinds of channels exchanged within the groups,
   // if it is known already. kernel 'library' composes relprop_conv; on CUDA also 'tiles' (float32),

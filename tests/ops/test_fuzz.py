@@ -225,6 +225,15 @@ def relprop_linear(m):
     return u, m.signed(t, *m.targets([n, K])), w, b, z, 0.25, parts
 
 
+def zplus_linear(m):
+    t, n, K, J = m.one_of(*FLOATS), m.size(0, 3), m.size(1, 9), m.size(1, 40)
+    parts = m.one_of(([1.0], [1.0], [0.0]), ([2.0, -1.0], [1.0, 0.0], [0.0, 1.0]))
+    b = m.signed(t, K) if m.size(0, 1) else None
+    R = m.signed(t, *m.targets([n, K]))
+    keep = torch.rand(K, generator=m.generator) < 0.6
+    return m.signed(t, n, J), R * keep.to(R), m.signed(t, K, J), b, *parts, 0.25
+
+
 # ---- sampling and windows --------------------------------------------------------------------
 
 
@@ -361,8 +370,9 @@ def weighted_lasso(m):
 CASES = [
     stabilized_divide, stabilized_divide_, multiply_parts, multiply_, split_signs, add_split,
     pool_redistribute, backward_product, winograd_conv, relprop_conv, relprop_few, relprop_linear,
-    zplus_conv, path_points, accumulate_rows_, add_noise, occlude_windows, scatter_windows,
-    mask_segments, segment_sums, cut_boxes, recurrent_states, recurrent_relprop, lstm_path,
+    zplus_conv, zplus_linear, path_points, accumulate_rows_, add_noise, occlude_windows,
+    scatter_windows, mask_segments, segment_sums, cut_boxes, recurrent_states, recurrent_relprop,
+    lstm_path,
     weighted_least_squares, weighted_lasso,
 ]  # fmt: skip
 

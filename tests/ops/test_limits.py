@@ -133,6 +133,10 @@ REFUSED = {
         ),
         f"relprop_few: R must have {TOO_MANY}",
     ),
+    "zplus_linear": (
+        lambda: ops.zplus_linear(lasting(2, 2**40), lasting(2**30, 2, 3), lasting(3, 2**40)),
+        f"zplus_linear: the result must have {TOO_MANY}",
+    ),
     "conv: kernel": (lambda: convolve(kernel=HUGE), f"relprop_conv: kernel {GEOMETRY}"),
     "conv: padding": (lambda: convolve(padding=HUGE), f"relprop_conv: padding {GEOMETRY}"),
     "conv: dilation": (lambda: convolve(dilation=-1), f"relprop_conv: dilation {GEOMETRY}-1"),

@@ -8,6 +8,7 @@ which no recorded operation can hold, so that `Captured` runs the rules themselv
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -239,7 +240,8 @@ class Captured:
         with plain_mode(), torch.no_grad(), products_in(what.built.precision, what.args):
             self._places, self._values = what.built.weights.state()
             recorded = split(what.graph(any_batch=False))  # refuses what depends on values
-            self._run, self._refresh = recorded.run, recorded.refresh
+            self._run: Callable[..., Any] = recorded.run
+            self._refresh = recorded.refresh
             if what.args[0].device.type == "cuda":
                 self._run = _Replay(recorded.run, [a.example for a in self._arguments])
             elif what.prepares_weights:

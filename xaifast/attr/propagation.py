@@ -17,6 +17,7 @@ from ..graph.facts import Node
 from ..graph.layers import Conv, Linear
 from ..graph.run import Balance, Propagation
 from ..rules import Epsilon
+from ..rules.base import BySigns, Rule
 from .arguments import as_tuple, check_inputs, extra_arguments, plain_mode
 from .batching import check_batch_size
 from .building import Builder, warn_training
@@ -489,12 +490,14 @@ def _facts(node: Node, propagation: Propagation) -> str:
     return ", ".join(words)
 
 
-def _kernel(node: Node, like: Tensor) -> str:
+def _kernel(node: Node, rule: Rule, like: Tensor) -> str:
     """What runs on the way back."""
     layer = node.layer
     kernels = {"max_pool": "pool_redistribute", "add": "add_split"}
     if isinstance(layer, Linear):
-        return "relprop_linear"
+        a = layer.weight.plain  # in the dtype that the run computes in
+        rows = rule.rows_by_signs(layer, a) if isinstance(rule, BySigns) else 0
+        return f"zplus_linear up to {rows} rows" if rows else "relprop_linear"
     if isinstance(layer, Conv):
         if layer.crop:
             return "one by one"
@@ -528,7 +531,7 @@ def describe_plan(
         head.append("valid for this batch size only: the model fixes it; captured anew for others")
     lines = [
         f"{node.name:26} {node.op:22} {node.module or '-':30} {rule!r:58} "
-        f"{_kernel(node, like):28} {_facts(node, propagation)}"
+        f"{_kernel(node, rule, like):28} {_facts(node, propagation)}"
         for node, rule in propagation.rules.items()
     ]
     return "\n".join([*head, *(line.rstrip() for line in lines)])

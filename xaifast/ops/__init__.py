@@ -12,6 +12,7 @@ from .few import FEW_CHANNELS as FEW_CHANNELS
 from .few import FEW_ROWS as FEW_ROWS
 from .few import few_pays as few_pays
 from .few import few_weights, relprop_few
+from .linear import zplus_linear
 from .native import fingerprint as fingerprint
 from .native import give_back_memory as give_back_memory
 from .native import is_native as is_native
@@ -69,4 +70,5 @@ __all__ = [
     "winograd_conv",
     "winograd_weights",
     "zplus_conv",
+    "zplus_linear",
 ]

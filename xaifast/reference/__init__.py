@@ -6,6 +6,7 @@ The names, arguments and letters are those of `xaifast.ops`.
 
 from .convolution import zplus_conv
 from .few import few_weights, relprop_few
+from .linear import zplus_linear
 from .paths import lstm_path
 from .recurrent import (
     GATES as GATES,
@@ -72,4 +73,5 @@ __all__ = [
     "winograd_conv",
     "winograd_weights",
     "zplus_conv",
+    "zplus_linear",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from .. import reference
 from ..graph.facts import Node
-from ..graph.layers import Contributions, Layer
+from ..graph.layers import Contributions, Layer, Signs
 from ..graph.run import Balance, NodeCall
 from ..graph.weights import Weight
 
@@ -179,6 +180,50 @@ class LinearRule(Rule):
                 message = message * part.coefficient
             total = message if total is None else total + message
         return (total,)
+
+
+class BySigns(LinearRule):
+    """A rule that weighs contributions by their signs: one more way to give its formula.
+
+    Attributes
+    ----------
+    bias, stabilizer : whether the bias counts in the denominators, and what is added to them.
+    """
+
+    bias: bool
+    stabilizer: float
+
+    def signs(self) -> tuple[Signs, ...]:
+        """The parts, for kernels that need no weights but the layer's own.
+
+        Those of z > 0, for a rule that depends on the sign of z. None: there are no such parts.
+        """
+        return ()
+
+    def __init_subclass__(cls, **rest: Any) -> None:
+        """A subclass with parts of its own does not inherit the signs of others."""
+        super().__init_subclass__(**rest)
+        if "parts" in vars(cls) and "signs" not in vars(cls):
+            cls.signs = BySigns.signs  # type: ignore[method-assign]
+
+    def rows_by_signs(self, layer: Layer, a: Tensor) -> int:
+        """Rows of relevance up to which a kernel takes all parts at once."""
+        parts = len(self.signs())
+        return layer.rows_by_signs(a, parts) if parts else 0
+
+    def propagate(self, node, inputs, output, R, balance=None):
+        """All parts at once for few rows; a graph that is recorded for any number has many."""
+        (a,), rows = inputs, R.shape[:-1]
+        most = self.rows_by_signs(node.layer, a) if balance is None else 0
+        if most and all(isinstance(n, int) for n in rows) and math.prod(rows) <= most:
+            return (self._by_signs(node.layer, a, output, R),)
+        return super().propagate(node, inputs, output, R, balance)
+
+    def _by_signs(self, layer: Layer, a: Tensor, z: Tensor | None, R: Tensor) -> Tensor:
+        return layer.by_signs(a, R, self._counted(layer), self.signs(), self.stabilizer)
+
+    def _counted(self, layer: Layer) -> Tensor | None:
+        return layer.bias if self.bias else None
 
 
 def _propagate_part(

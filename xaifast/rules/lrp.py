@@ -17,9 +17,9 @@ from torch import Tensor
 from .. import ops
 from ..errors import wrong_type, wrong_value
 from ..graph.facts import Node
-from ..graph.layers import Contributions, Layer, transposed, unbroadcast
+from ..graph.layers import Contributions, Layer, Signs, transposed, unbroadcast
 from ..graph.weights import Weight
-from .base import LinearRule, Part, Rule
+from .base import BySigns, LinearRule, Part, Rule
 
 
 def _plus(layer: Layer) -> Weight:
@@ -169,7 +169,7 @@ def Zero(bias: bool = True) -> Epsilon:
 
 
 @dataclass(repr=False)
-class ZPlus(LinearRule):
+class ZPlus(BySigns):
     """z+ rule (LRP-alpha1-beta0), for lower layers: positive contributions only.
 
     R_j = sum_k (a_j w_jk)+ / sum_0,j (a_j w_jk)+ R_k
@@ -204,6 +204,9 @@ class ZPlus(LinearRule):
 
     def __post_init__(self) -> None:
         _check_not_negative("ZPlus", stabilizer=self.stabilizer)
+
+    def signs(self) -> tuple[Signs, ...]:
+        return (Signs(1.0, 1.0, 0.0),)
 
     def parts(self, layer, a, z):
         yield _positive_part(
@@ -248,7 +251,7 @@ def _negative_part(layer, a, u, b, eps, coefficient=1.0) -> Part:
 
 
 @dataclass(repr=False)
-class AlphaBeta(LinearRule):
+class AlphaBeta(BySigns):
     """LRP-alpha-beta, for lower layers: positive and negative contributions apart.
 
     R_j = sum_k (  alpha (a_j w_jk)+ / sum_0,j (a_j w_jk)+
@@ -296,6 +299,10 @@ class AlphaBeta(LinearRule):
                 "Usual pairs are (1, 0) and (2, 1).",
             )  # fmt: skip
 
+    def signs(self) -> tuple[Signs, ...]:
+        both = (Signs(self.alpha, 1.0, 0.0), Signs(-self.beta, 0.0, 1.0))
+        return both if self.beta else both[:1]
+
     def parts(self, layer, a, z):
         u, b = _split(layer, a), _counted(layer.bias, self)
         yield _positive_part(layer, a, u, b, self.stabilizer, self.alpha)
@@ -308,7 +315,7 @@ class AlphaBeta(LinearRule):
 
 
 @dataclass(repr=False)
-class Gamma(LinearRule):
+class Gamma(BySigns):
     """LRP-gamma, for lower layers: positive contributions favoured; for signed inputs too.
 
     R_j = sum_k a_j (w_jk + gamma w_jk+) / sum_0,j a_j (w_jk + gamma w_jk+) R_k     (a >= 0, z > 0)
@@ -349,6 +356,17 @@ class Gamma(LinearRule):
 
     def __post_init__(self) -> None:
         _check_not_negative("Gamma", gamma=self.gamma, stabilizer=self.stabilizer)
+
+    def signs(self) -> tuple[Signs, ...]:
+        return (Signs(1.0, 1.0 + self.gamma, 1.0),)
+
+    def _by_signs(self, layer, a, z, R):
+        if layer.node.rectified:
+            return super()._by_signs(layer, a, z, R)
+        b, other = self._counted(layer), (Signs(1.0, 1.0, 1.0 + self.gamma),)
+        favoured = ((R * (z > 0), self.signs()), (R * (z < 0), other))
+        up, down = (layer.by_signs(a, x, b, signs, self.stabilizer) for x, signs in favoured)
+        return up + down
 
     def parts(self, layer, a, z):
         u, b, eps = _split(layer, a), _counted(layer.bias, self), self.stabilizer
