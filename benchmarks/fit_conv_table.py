@@ -181,7 +181,10 @@ class Problem:
         x = Node("x", "input", "", len, (), {}, shape=tuple(self.a.shape[1:]))
         place = map(list, (self.case.shape.stride, self.case.shape.padding, (1, 1)))
         args = (x, leaf("weight"), leaf("bias"), *place, 1)
-        node = Node("conv", "conv", "conv2d", torch.ops.aten.conv2d.default, args, {}, inputs=(x,))
+        node = Node(
+            "conv", "conv", "conv2d", torch.ops.aten.conv2d.default, args, {}, inputs=(x,),
+            shape=tuple(self.R.shape[2:]),
+        )  # fmt: skip
         weights = Weights(self.conv)
         attach_layers([node], weights)
         return NodeCall(node, weights.value)

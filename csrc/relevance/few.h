@@ -5,13 +5,13 @@
 // and neither z nor s nor c of a whole map exists. Where several rows of outputs reach an input, a
 // caller that has only its row makes them again: no thread writes for another.
 //
-// u [N, parts x C, H, W], R [targets, N, K, rows, columns], z like one target of R, or null
-//                                   any strides; fast where the channels of R and z are dense
+// u [N, parts x C, H, W]            any strides
+// R [targets, N, K, rows, columns]  any strides; fast where its channels are dense
+// z [N, K, rows, columns] or null   the same
 // result [targets, N, C, H, W]      any strides; overwritten
-// w [K' / P, J, P]                  rows (kernel row, kernel column, channel) of J inputs, in
-// panels w_back [J' / P, K', P]            its transpose; both from ops.few_weights. P = 2
-// kLanes<T>, K' and
-//                                   J': K and J rounded up to it, with zeros
+// w [K' / P, J, P]                  rows (kernel row, kernel column, channel) of J inputs
+// w_back [J' / P, K', P]            its transpose; both in panels, by ops.few_weights.
+//                                   P = 2 kLanes<T>; K' and J' are K and J rounded up to it
 // b [K]                             added to z; zeros where there is none
 // scratch [few_scratch]             of one thread
 // parts x C <= kFewChannels, kernel[0] <= kFewRows. dtypes: float32, float64. Empty: R = 0.

@@ -28,7 +28,10 @@ at::Tensor divide(const at::Tensor& R, at::Tensor z, const std::optional<at::Ten
       at::Tensor&(at::Tensor&, const at::Tensor&, const std::optional<at::Tensor>&, double);
   static const auto fresh = find_op<Fresh>("xaifast::stabilized_divide");
   static const auto in_place = find_op<InPlace>("xaifast::stabilized_divide_");
-  if (z_is_ours && R.dim() == z.dim()) return in_place.call(z, R, b, eps);
+  const bool one = R.dim() == z.dim() + 1 && R.size(0) == 1;  // target: s takes the place of z
+  if (z_is_ours && (one || R.dim() == z.dim())) {
+    return in_place.call(z, one ? R.select(0, 0) : R, b, eps);
+  }
   return fresh.call(R, z, b, eps);
 }
 

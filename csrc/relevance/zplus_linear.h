@@ -7,11 +7,15 @@
 // over p of share positive (or negative) R / (z + eps sgn z),
 //   R[t, n, j] = a[n, j] c_j,   c_j = sum_k (s+ where a[n, j] w[k, j] > 0, else s-) w[k, j]
 //
-// a [N, J], R [targets, N, K] of at most kMaxRows (rows.h) rows in all, w [K, J] row-major, b [K]
-// or null units [count]   the k with relevance (nonzero_rows finds them): other rows of w are not
-// read c [targets, N, J], overwritten, for a range of units; sum_blocks adds such c and multiplies
-// by a dtypes: float32, float64. Empty: nothing is read. A NaN in a, or in w or R of a unit, is
-// kept. Deterministic: units are summed in ascending order within each range of them.
+// a [N, J], w [K, J]                row-major
+// R [targets, N, K]                 at most kMaxRows (rows.h) rows in all
+// b [K] or null                     bias
+// units [count]                     the k with relevance (nonzero_rows finds them): of w, no other
+//                                   row is read
+// c [targets, N, J]                 overwritten, for a range of units; sum_blocks adds up several
+//                                   and multiplies by a
+// dtypes: float32, float64. Empty: nothing is read. A NaN in a, or in w or R of a unit, is kept.
+// Deterministic: units are summed in ascending order within each range of them.
 #pragma once
 
 #include <cstdint>

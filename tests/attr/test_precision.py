@@ -159,7 +159,7 @@ def test_a_captured_explanation_runs_at_its_settings():
     model, _, x = shared()
     seen = []
     captured = LRP(model, c.EpsilonPlus()).capture(x, 1)
-    captured._split.run.register_forward_pre_hook(lambda *_: seen.append(settings()))
+    captured._run.register_forward_pre_hook(lambda *_: seen.append(settings()))
     before = settings()
     captured(x, 1)
     assert seen == [["ieee"] * len(_SETTINGS)]

@@ -175,10 +175,11 @@ class LinearRule(Rule):
         (a,) = inputs
         total: Tensor | None = None
         for part in self.parts(node.layer, a, output):
-            message = _propagate_part(node.layer, part, a, R, balance)
-            if part.coefficient != 1.0:
-                message = message * part.coefficient
-            total = message if total is None else total + message
+            message, factor = _propagate_part(node.layer, part, a, R, balance), part.coefficient
+            if total is None:
+                total = message if factor == 1.0 else message * factor
+            else:
+                total = total.add(message, alpha=factor)
         return (total,)
 
 
