@@ -24,7 +24,7 @@ from xaifast.attr import LRP
 
 from . import models, peers
 from .report import Report, parser
-from .timing import interleave, peak_memory, ratio
+from .timing import interleave, peak_allocated, peak_memory, ratio
 
 LOW, HIGH = -4.0, 4.0
 MODELS = ("VGG-16", "ResNet-50")
@@ -37,7 +37,7 @@ OURS = {
 HEAD = [
     "model", "batch", "composite", "products", "ours / forward", "zennit / forward",
     "zennit / ours", "captum / ours", "captured / ours",
-    "memory ours / gradient", "difference in float64",
+    "memory ours / gradient", "tensors ours / gradient", "difference in float64",
 ]  # fmt: skip
 
 
@@ -94,6 +94,7 @@ def one(build: str, batch: int, name: str, rounds: int, device: str, size: int) 
         functions["captum"] = lambda: captum.attribute(x, target=targets)
     seconds = interleave(functions, rounds)
     memory = {key: peak_memory(functions[key]) for key in ("gradient", "ours", "zennit")}
+    tensors = {key: peak_allocated(functions[key]) for key in ("gradient", "ours")}
     return {
         "model": build,
         "batch": batch,
@@ -103,6 +104,7 @@ def one(build: str, batch: int, name: str, rounds: int, device: str, size: int) 
         "over forward": {key: ratio(seconds, key, "forward") for key in seconds},
         "faster than": {key: ratio(seconds, key, "ours") for key in seconds},
         "memory MiB": memory,
+        "tensors MiB": tensors,
         "difference": difference(build, name),
     }
 
@@ -122,12 +124,14 @@ def many_targets(build: str, rounds: int, device: str, size: int, count: int = 1
 
 def as_row(result: dict) -> list[str]:
     over, faster, memory = result["over forward"], result["faster than"], result["memory MiB"]
+    tensors = result["tensors MiB"]
     captum = f"{faster['captum']:.2f}" if "captum" in faster else "-"
     return [
         result["model"], str(result["batch"]), result["composite"], str(result["products"]),
         f"{over['ours']:.2f}", f"{over['zennit']:.2f}", f"{faster['zennit']:.2f}", captum,
         f"{faster['captured']:.2f}",
-        f"{memory['ours']:.0f} / {memory['gradient']:.0f} MiB", f"{result['difference']:.0e}",
+        f"{memory['ours']:.0f} / {memory['gradient']:.0f} MiB",
+        f"{tensors['ours']:.0f} / {tensors['gradient']:.0f} MiB", f"{result['difference']:.0e}",
     ]  # fmt: skip
 
 

@@ -6,6 +6,7 @@ import ctypes
 import datetime
 import gc
 import importlib.metadata
+import itertools
 import platform
 import statistics
 import time
@@ -93,6 +94,21 @@ def peak_memory(run: Function) -> float:
         return _status("VmHWM") - before
     except OSError:  # not Linux
         return float("nan")
+
+
+def peak_allocated(run: Function) -> float:
+    """MiB of tensors at the peak of a call, as PyTorch's allocator counts them.
+
+    What is resident beyond that are holes that the C library leaves, and scratch of oneDNN.
+    """
+    if torch.cuda.is_initialized():
+        return peak_memory(run)
+    activities = [torch.profiler.ProfilerActivity.CPU]
+    with torch.profiler.profile(activities=activities, profile_memory=True) as profile:
+        run()
+    events = profile.profiler.kineto_results.events()  # type: ignore[union-attr]
+    changes = sorted((e for e in events if e.name() == "[memory]"), key=lambda e: e.start_ns())
+    return max(itertools.accumulate((e.nbytes() for e in changes), initial=0)) / 2**20
 
 
 def machine(device: str) -> dict[str, str]:
