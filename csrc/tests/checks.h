@@ -22,6 +22,12 @@ namespace xaifast {
 using std::int64_t;
 using Doubles = std::vector<double>;
 
+inline std::string digits(double x) {
+  char text[32];
+  std::snprintf(text, sizeof text, "%.17g", x);
+  return text;
+}
+
 inline int checks = 0;
 inline int failures = 0;
 
@@ -100,8 +106,8 @@ void expect(const std::string& what, const std::vector<T>& got, const Doubles& w
   check(got.size() == want.size(), what + ": size");
   for (std::size_t i = 0; i < want.size(); ++i) {
     if (near(value(got[i]), want[i], allowed)) continue;
-    check(false, what + ": at " + std::to_string(i) + " got " + std::to_string(value(got[i])) +
-                     ", want " + std::to_string(want[i]));
+    check(false, what + ": at " + std::to_string(i) + " got " + digits(value(got[i])) + ", want " +
+                     digits(want[i]));
     return;
   }
 }

@@ -191,21 +191,29 @@ template <class T>
 Doubles naive_least_squares(const Problem<T>& q) {
   const System n = naive_system(q);
   const int64_t M = n.M;
-  Reals Q(size(M * M)), V(size(M * M)), h(size(M)), c(size(M));
+  Reals Q(size(M * M)), V(size(M * M)), c(size(M));
   for (int64_t s = 0; s < n.rows; ++s) {
     for (int64_t i = 0; i < M; ++i) {
-      h[i] += n.A[s * M + i] * n.b[s];
       for (int64_t j = 0; j < M; ++j) Q[i * M + j] += n.A[s * M + i] * n.A[s * M + j];
     }
   }
   diagonalize(Q, V, M);
   Real most = 0;
   for (int64_t i = 0; i < M; ++i) most = std::max(most, Q[i * M + i]);
-  for (int64_t i = 0; i < M; ++i) {
-    if (Q[i * M + i] <= 1e-13L * most) continue;
-    Real product = 0;
-    for (int64_t k = 0; k < M; ++k) product += V[k * M + i] * h[k];
-    for (int64_t k = 0; k < M; ++k) c[k] += V[k * M + i] * product / Q[i * M + i];
+  // What is left is solved for again: rounding in Q and V counts by the square of A's condition.
+  for (int round = 0; round < 3; ++round) {
+    Reals h(size(M));
+    for (int64_t s = 0; s < n.rows; ++s) {
+      Real rest = n.b[s];
+      for (int64_t k = 0; k < M; ++k) rest -= n.A[s * M + k] * c[k];
+      for (int64_t k = 0; k < M; ++k) h[k] += n.A[s * M + k] * rest;
+    }
+    for (int64_t i = 0; i < M; ++i) {
+      if (Q[i * M + i] <= 1e-13L * most) continue;
+      Real product = 0;
+      for (int64_t k = 0; k < M; ++k) product += V[k * M + i] * h[k];
+      for (int64_t k = 0; k < M; ++k) c[k] += V[k * M + i] * product / Q[i * M + i];
+    }
   }
   Doubles want;
   Real offset = 0;
