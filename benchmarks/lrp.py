@@ -1,10 +1,10 @@
 """LRP against zennit 0.5.1 and captum 0.9.0, side by side: python -m benchmarks.lrp.
 
 For each composite: the time over the plain forward pass (model(x) under no_grad), how many times
-faster than the peer, the time of a captured explanation over ours, the peak memory over the plain
-forward pass, and the largest difference of the map to zennit's in float64. `products` counts the
-convolution-like products that the method needs, forward pass included: the limit for the first
-column. All run in one process with one allocator;
+faster than the peer, the time of a captured explanation over ours, the peak memory (resident, and
+of tensors) beside that of forward + input gradient, and the largest difference of the map to
+zennit's in float64. `products` counts the convolution-like products that the method needs, forward
+pass included: the limit for the first column. All run in one process with one allocator;
 OMP_WAIT_POLICY=passive keeps two threads from fighting over busy cores.
 """
 

@@ -24,10 +24,9 @@ def winograd_conv(x: Tensor, w: Tensor, b: Tensor | None, relu: bool, padding: i
     H, W = (n + 2 * padding - 2 for n in x.shape[2:])
     a_t, b_t = (torch.tensor(m, dtype=x.dtype, device=x.device) for m in (A_T, B_T))
     p = padding
-    # Where no output is, a tile of zeros is cut away again.
-    around = torch.nn.functional.pad(
-        x, (p, p + (W % 2 or 2 * (not W)), p, p + (H % 2 or 2 * (not H)))
-    )
+    # Up to whole tiles, and one where there is no output.
+    right, below = (max(n % 2, 2 - n) for n in (W, H))
+    around = torch.nn.functional.pad(x, (p, p + right, p, p + below))
     tiles = around.unfold(2, 4, 2).unfold(3, 4, 2)
     v = torch.einsum("ip,nchwpq,jq->ijnhwc", b_t, tiles, b_t)
     m = torch.einsum("ijnhwc,ijpck->ijnhwpk", v, w).flatten(5)
