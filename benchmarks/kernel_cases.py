@@ -563,5 +563,5 @@ def fingerprint(m: Maker) -> Case:
     weights = [torch.randn(m.size(2**20, 2**10)) for _ in range(50)]  # of CPU tensors only
     return Case(
         "fingerprint", f"50 of {sizes(weights[0])}", lambda: native.fingerprint(weights),
-        lambda: [float(w.sum()) for w in weights], 50 * 32 * 64, drawn=True,
+        lambda: [float(w.sum()) for w in weights], size_of(*weights), drawn=True,
     )  # fmt: skip

@@ -171,6 +171,9 @@ TORCH_LIBRARY(xaifast, m) {
       "lstm_path(Tensor start, Tensor change, Tensor w, Tensor alpha, Tensor weight, "
       "Tensor seed_h, Tensor seed_c, Tensor step) -> (Tensor, Tensor, Tensor)");
 
-  // A hash of a sample of the values of dense CPU tensors, to notice that weights have changed.
-  m.def("fingerprint(Tensor[] tensors) -> int");
+  // ---- weights ---------------------------------------------------------------------------------
+
+  // A hash of all bytes of each tensor, of any dtype, and of its sizes and strides; what is not
+  // dense is hashed as if it were contiguous. The same on the CPU and on CUDA, which it waits for.
+  m.def("fingerprint(Tensor[] tensors) -> int[]");
 }

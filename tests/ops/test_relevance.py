@@ -385,12 +385,3 @@ def test_packed_weights_give_the_same():
         plain = ops.relprop_conv(u, R, w, w_t, *rest)
         got = ops.relprop_conv(u, R, packed, packed_w_t, *rest)
         close(got, plain.double(), w_t.dtype)
-
-
-def test_fingerprint_sees_changes_without_a_version():
-    x = torch.randn(50, 3)
-    before, version = ops.fingerprint([x]), x._version
-    x.data.add_(1)
-    assert x._version == version
-    assert ops.fingerprint([x]) != before
-    assert ops.fingerprint([]) == 0

@@ -80,8 +80,8 @@ class Weights:
         """Where the parameters are, and what tells whether their values have changed."""
         tensors = [read(self.model, path) for path in self._paths]
         places = [(t.data_ptr(), t.shape, t.stride(), t.dtype, t.device) for t in tensors]
-        # In-place changes through .data leave the version alone: a sample of the values does not.
-        return places, [*map(_version, tensors), ops.fingerprint(tensors)]
+        # In-place changes through .data leave the version alone, but not the hash.
+        return places, [*map(_version, tensors), *ops.fingerprint(tensors)]
 
     def refresh(self) -> None:
         """Forget every value if some parameter has changed since the last call."""

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
+from torch.nn import Parameter
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
-from .. import build
+from .. import build, reference
 
 _C = build.load()
 _native = torch.ops.xaifast
@@ -43,7 +46,44 @@ def give_back_memory() -> None:
     _C.give_back_memory()
 
 
-def fingerprint(tensors: list[Tensor]) -> int:
-    """Hash a sample of the values of CPU tensors: sees in-place changes that leave no version."""
-    on_cpu = [t for t in tensors if t.device.type == "cpu" and t.layout == torch.strided]
-    return _native.fingerprint(on_cpu) if on_cpu else 0
+def _parts(x: Tensor) -> list[Tensor]:
+    """The dense tensors that hold the numbers of x; none where there are no numbers."""
+    if type(x) in (Tensor, Parameter) and x.layout is torch.strided and not x.is_quantized:
+        return [] if x.is_meta else [x]
+    if isinstance(x, FakeTensor) or x.is_meta:
+        return []
+    if is_traceable_wrapper_subclass(x):
+        names, _ = x.__tensor_flatten__()
+        return [part for name in names for part in _parts(getattr(x, name))]
+    if x.layout == torch.sparse_coo:
+        return [x._indices(), x._values()]
+    if x.layout in (torch.sparse_csr, torch.sparse_bsr):
+        return [x.crow_indices(), x.col_indices(), x.values()]
+    if x.layout in (torch.sparse_csc, torch.sparse_bsc):
+        return [x.ccol_indices(), x.row_indices(), x.values()]
+    if x.is_quantized:
+        return [x.int_repr()]
+    return [x if x.layout == torch.strided else x.to_dense()]
+
+
+def fingerprint(tensors: Sequence[Tensor]) -> list[int]:
+    """Hash all bytes of each tensor and its layout: sees in-place changes that leave no version.
+
+    Tensors may have any dtype, strides, layout and device; what has no numbers (on "meta") has the
+    hash of its shape. One hash for each, of 64 bits.
+    """
+    parts = [_parts(x) for x in tensors]
+    places: dict[torch.device, list[Tensor]] = {}
+    for several in parts:
+        for part in several:
+            places.setdefault(part.device, []).append(part)
+    found: dict[int, int] = {}
+    for together in places.values():
+        call = _native.fingerprint if is_native(together[0]) else reference.fingerprint
+        found.update(zip(map(id, together), call(together), strict=True))
+    return [
+        found[id(several[0])]
+        if len(several) == 1
+        else hash((*x.shape, *(found[id(part)] for part in several)))
+        for x, several in zip(tensors, parts, strict=True)
+    ]

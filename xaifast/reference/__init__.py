@@ -6,6 +6,7 @@ The names, arguments and letters are those of `xaifast.ops`.
 
 from .convolution import zplus_conv
 from .few import few_weights, relprop_few
+from .fingerprint import fingerprint
 from .linear import zplus_linear
 from .paths import lstm_path
 from .recurrent import (
@@ -52,6 +53,7 @@ __all__ = [
     "backward_product",
     "cut_boxes",
     "few_weights",
+    "fingerprint",
     "lstm_path",
     "mask_segments",
     "multiply_parts",
