@@ -33,7 +33,7 @@ class Attribution:
         name = type(self).__name__
         self.forward_func = check_function(name, forward_func)
         self.optimize = optimize
-        self._evaluator = Evaluator(forward_func, optimize)
+        self._evaluator = Evaluator(forward_func, optimize, isinstance(self, GradientAttribution))
 
     def attribute(self, *args: Any, **kwargs: Any) -> Any:
         """Explain; each explainer says what it takes."""

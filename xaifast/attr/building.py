@@ -6,11 +6,20 @@ import warnings
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from ..composites import Composite
-from ..errors import ModelError
-from ..graph import compute_dtype, fits, model_graph, signature_of, structure_of
+from ..errors import ModelError, describe, wrong_value
+from ..graph import (
+    agree,
+    compute_dtype,
+    expected_output,
+    fits,
+    model_graph,
+    signature_of,
+    to_compute,
+)
 from ..graph.facts import ModelGraph, Node
 from ..graph.layers import attach_layers
 from ..graph.run import Propagation
@@ -19,6 +28,17 @@ from ..rules import Rule
 from .precision import check_dtypes, rounds_to
 
 LIMIT = 8  # signatures that are kept
+VERIFY = ("auto", "always", "never")
+
+
+def check_verify(who: str, verify: object) -> str:
+    """Return what an explainer takes as `verify`, or raise."""
+    if not isinstance(verify, str) or verify not in VERIFY:
+        raise wrong_value(
+            f"{who}: verify", f"must be one of {', '.join(VERIFY)}", describe(verify),
+            'Leave it out: "auto" proves at every call that the graph is still the model.',
+        )  # fmt: skip
+    return verify
 
 
 def _assign(graph: ModelGraph, composite: Composite) -> dict[Node, Rule]:
@@ -61,6 +81,11 @@ class Built:
     weights: Weights
     precision: str | None = None  # of products; None: float32, as PyTorch is set
 
+    def holds(self, model: nn.Module, args: tuple) -> bool:
+        """Whether the model's code still does what it did when the graph was captured."""
+        script = self.graph.script
+        return script is not None and script.holds(model, args)
+
     @property
     def graph(self) -> ModelGraph:
         """The canonical graph."""
@@ -75,14 +100,20 @@ class Builder:
     model : the user's module; never changed.
     composite : a rule for every node.
     precision : of products, from `precision.PRECISIONS`; None: float32, as PyTorch is set.
+    verify : how a call makes sure that what was built is still the model, from `VERIFY`.
     """
 
     def __init__(
-        self, model: nn.Module, composite: Composite, precision: str | None = None
+        self,
+        model: nn.Module,
+        composite: Composite,
+        precision: str | None = None,
+        verify: str = "auto",
     ) -> None:
         self.model = model
         self.composite = composite
         self.precision = precision
+        self.verify = verify
         self._built: dict[Any, Built] = {}
 
     def __getstate__(self) -> dict[str, Any]:
@@ -91,19 +122,44 @@ class Builder:
 
     def build(self, args: tuple, explained: int) -> Built:
         """Build for `model(*args)`; relevance is asked for the first `explained` arguments."""
-        structure = structure_of(self.model)
-        for (*known, rows, signature), built in self._built.items():
-            same = known == [structure, explained] and fits(args, rows, signature)
-            if same and not built.graph.traced:
-                return built
-        if not len(args[0]):  # an empty batch has nothing to trace; its graph is that of any other
-            args = tuple(_one_sample(x) for x in args)
-        built = self.anew(args, explained)
-        graph = built.graph
-        if len(self._built) >= LIMIT:
-            self._built.pop(next(iter(self._built)))
-        self._built[structure, explained, graph.rows, signature_of(args, graph.rows)] = built
+        built = self._kept(args, explained)
+        if built is None:
+            if not len(args[0]):  # an empty batch has nothing to trace; its graph is any other's
+                args = tuple(_one_sample(x) for x in args)
+            built = self.anew(args, explained)
+            graph = built.graph
+            if len(self._built) >= LIMIT:
+                self._built.pop(next(iter(self._built)))
+            if graph.script is not None:
+                key = (explained, graph.rows, signature_of(args, graph.rows))
+                self._built[key] = built
+        built.weights.refresh(whole=self.verify != "never")
+        if self.verify == "always":
+            self._check_output(built, args)
         return built
+
+    def _kept(self, args: tuple, explained: int) -> Built | None:
+        """What was built for such a call, if it is still the model."""
+        for key, built in list(self._built.items()):
+            known, rows, signature = key
+            if known == explained and fits(args, rows, signature):
+                if self.verify == "never" or built.holds(self.model, args):
+                    return built
+                del self._built[key]
+        return None
+
+    def _check_output(self, built: Built, args: tuple) -> None:
+        """Compare the output of the graph with the model's own, on all samples of the call."""
+        if not len(args[0]):
+            return
+        with torch.no_grad():
+            got = built.propagation.run_output(to_compute(args))
+        if not agree(got, expected_output(self.model, args)):
+            raise ModelError(
+                f"{type(self.model).__name__} computes something else than its graph on these "
+                'inputs (verify="always" compares the two). Please report it with the model; '
+                "optimize=False calls the model itself, where an explainer has it."
+            )
 
     def anew(self, args: tuple, explained: int) -> Built:
         """Build, and keep nothing of it."""

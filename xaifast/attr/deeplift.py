@@ -24,7 +24,7 @@ from .arguments import Call, make_call, plain_mode
 from .base import GradientAttribution
 from .baselines import check_baselines, check_distribution
 from .batching import check_batch_size, need_of, rows_that_fit, run_in_batches
-from .building import Builder, Built, warn_training
+from .building import Builder, Built, check_verify, warn_training
 from .evaluation import check_finite, check_gradients, row_sums, sums_dtype
 
 Values = dict[Node, Any]
@@ -37,7 +37,6 @@ class _Comparison:
     def __init__(self, call: Call, built: Built) -> None:
         self.call, self.built = call, built
         self.graph, self.propagation = built.graph, built.propagation
-        built.weights.refresh()
 
     def run(self, rows: tuple[Tensor, ...], samples: Tensor) -> Values:
         """Values of the nodes that rules read."""
@@ -131,6 +130,7 @@ class DeepLift(GradientAttribution):
         *,
         rule: str = "rescale",
         composite: Composite | None = None,
+        verify: str = "auto",
     ) -> None:
         name = type(self).__name__
         self.model = check_model(name, model)
@@ -144,7 +144,7 @@ class DeepLift(GradientAttribution):
             )  # fmt: skip
         self.composite = composite or DeepLiftComposite(rule, eps)
         self._multiply_by_inputs = multiply_by_inputs
-        self._builder = Builder(self.model, self.composite)
+        self._builder = Builder(self.model, self.composite, verify=check_verify(name, verify))
 
     @property
     def multiplies_by_inputs(self) -> bool:

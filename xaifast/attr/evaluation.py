@@ -213,7 +213,6 @@ class GraphModel:
         self.graph = built.graph
         self.prefix = linear_prefix(built.propagation)
         self.entered: dict[Node, Any] = {}
-        built.weights.refresh()
 
     def arguments(self, inputs: tuple, samples: Tensor | None) -> tuple:
         """What the graph is run on: inputs, and the additional arguments for these samples."""
@@ -286,13 +285,15 @@ class Evaluator:
     function : the user's module or function.
     optimize : True: on the graph or not at all; False: as the user gave it; None: on the graph
         where that pays: a convolutional module, and at least 32 rows.
+    gradients : whether gradients are asked for, which must be those that autograd gives.
     """
 
-    def __init__(self, function: Any, optimize: bool | None) -> None:
+    def __init__(self, function: Any, optimize: bool | None, gradients: bool = False) -> None:
         if optimize not in (None, True, False):
             raise wrong_value("optimize", "must be True, False or None", optimize, "Leave it out.")
         self.function = function
         self.optimize = optimize
+        self._gradients = gradients
         module = module_of(function)
         self._module = None if module is None else unwrap(module)
         self._builder = None if self._module is None else Builder(self._module, Gradient())
@@ -332,6 +333,13 @@ class Evaluator:
             raise ModelError(
                 f"{call.who}: optimize=True needs a model that takes any number of samples; this "
                 "one fixes it, or its code depends on the data. Leave optimize out."
+            )
+        script = built.graph.script
+        if self._gradients and (script is None or script.cut):
+            raise ModelError(
+                f"{call.who}: optimize=True needs a model whose gradient is that of its forward "
+                f"pass; this one has {script.cut if script else 'code that cannot be followed'}. "
+                "Leave optimize out."
             )
         return GraphModel(call, built)
 

@@ -18,7 +18,7 @@ from ..graph.capture import check_model
 from .arguments import make_call, plain_mode
 from .base import GradientAttribution
 from .batching import check_batch_size
-from .building import Builder, warn_training
+from .building import Builder, check_verify, warn_training
 from .evaluation import check_gradients
 from .launch import Captured, Recording, recording
 from .layer import LayerAttribution, LayerGradCam
@@ -30,10 +30,11 @@ class _Signal(GradientAttribution):
 
     composite: Composite
 
-    def __init__(self, model: nn.Module) -> None:
-        self.model = check_model(type(self).__name__, model)
+    def __init__(self, model: nn.Module, *, verify: str = "auto") -> None:
+        name = type(self).__name__
+        self.model = check_model(name, model)
         super().__init__(model)
-        self._builder = Builder(self.model, self.composite)
+        self._builder = Builder(self.model, self.composite, verify=check_verify(name, verify))
 
     def attribute(
         self,

@@ -1,7 +1,7 @@
 """A model, opened at one of its modules: what enters or leaves there, and gradients to it.
 
-The module is watched in a private copy of the model that shares its weights, so the user's model
-has no hook, not for a moment. Where only a function is given, its module is watched itself, while
+The module is watched in a shell of the model, made anew for each run, so the user's model has no
+hook, not for a moment. Where only a function is given, its module is watched itself, while
 the function runs.
 """
 
@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InputError, ModelError, describe, wrong_type, wrong_value
-from ..graph import structure_of
-from ..graph.capture import private_copy, unwrap
+from ..graph.capture import unwrap
+from ..graph.shell import shell_of
 from .arguments import Call, module_of
 from .building import warn_training
 from .evaluation import check_finite, check_gradients, check_rows, output_of
@@ -106,23 +106,22 @@ class Inner:
         self.module = None if module is None else unwrap(module)
         if self.module is not None:
             self.paths = [path_of(who, self.module, x) for x in self.layers]
+            self._warned = False
         elif not all(isinstance(x, nn.Module) for x in self.layers):
             raise wrong_type(
                 f"{who}: layer", "must be a module where forward_func is a function", layer,
                 "Pass the module itself.",
             )  # fmt: skip
-        self._twin: tuple[Any, nn.Module] | None = None
 
     def _watched(self) -> tuple[Callable, list[nn.Module]]:
         """The function to run, and the modules to watch in it."""
         if self.module is None:
             return self.function, list(self.layers)
-        structure = (structure_of(self.module), self.module.training)
-        if self._twin is None or self._twin[0] != structure:
+        if not self._warned:
             warn_training(self.module)
-            self._twin = (structure, private_copy(self.module, keep_hooks=True))
-        twin = self._twin[1]
-        return twin, [twin.get_submodule(path) for path in self.paths]
+            self._warned = True
+        shell = shell_of(self.module).module
+        return shell, [shell.get_submodule(path) for path in self.paths]
 
     @contextmanager
     def _watching(self, watches: list[_Watch]) -> Iterator[Callable]:

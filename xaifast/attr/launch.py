@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from .. import ops
 from ..errors import ModelError, describe, wrong_value
 from ..graph import to_compute
 from ..graph.facts import Node
@@ -74,6 +75,7 @@ class Recording:
     single: bool
     seed: Seed
     last: Tensor | None  # the argument of the seed
+    verify: str
 
     def graph(self, any_batch: bool) -> fx.GraphModule:
         """Record it; any_batch: for batches of any size, where the model allows it."""
@@ -205,7 +207,8 @@ def recording(
     else:
         seed, last = _seed(target, shape, batch, start == "one")
         last = None if last is None else last.to(device)
-    return Recording(built, args, len(given), not isinstance(inputs, tuple), seed, last)
+    single = not isinstance(inputs, tuple)
+    return Recording(built, args, len(given), single, seed, last, builder.verify)
 
 
 def _seed(target: Any, shape: tuple[int, ...], batch: int, one: bool) -> tuple[Seed, Tensor | None]:
@@ -238,14 +241,15 @@ class Captured:
         self._what = what
         self._arguments = what.arguments()
         with plain_mode(), torch.no_grad(), products_in(what.built.precision, what.args):
-            self._places, self._values = what.built.weights.state()
-            recorded = split(what.graph(any_batch=False))  # refuses what depends on values
-            self._run: Callable[..., Any] = recorded.run
-            self._refresh = recorded.refresh
+            self._places = what.built.weights.places()
+            self._recorded = split(what.graph(any_batch=False))  # refuses what depends on values
+            self._run: Callable[..., Any] = self._recorded.run
+            self._values = self._state()
+            self._plain = False
             if what.args[0].device.type == "cuda":
-                self._run = _Replay(recorded.run, [a.example for a in self._arguments])
+                self._run = _Replay(self._recorded.run, [a.example for a in self._arguments])
             elif what.prepares_weights:
-                self._run, self._refresh = what.explain, what.built.weights.forget
+                self._run, self._plain = what.explain, True
 
     def __call__(
         self,
@@ -273,7 +277,8 @@ class Captured:
         ValueError
             If an argument has another shape, dtype or device than at the capture.
         ModelError
-            If a parameter has moved (`model.to`, another tensor in its place).
+            If a parameter has moved (`model.to`, another tensor in its place), or the model's code
+            does something else than at the capture.
         """
         given = self._given(inputs, target, additional_forward_args, start)
         precision = self._what.built.precision
@@ -282,16 +287,33 @@ class Captured:
             return self._run(*given)
 
     def _follow(self) -> None:
-        """See that parameters are where they were; derive weights again if values have changed."""
-        places, values = self._what.built.weights.state()
-        if places != self._places:
+        """See that the model is what it was; derive weights again if values have changed."""
+        what, whole = self._what, self._what.verify != "never"
+        weights = what.built.weights
+        name = type(weights.model).__name__
+        if weights.places() != self._places:
             raise ModelError(
-                f"Parameters of {type(self._what.built.weights.model).__name__} have moved, or "
-                "others have taken their place, since the capture. Call capture again."
+                f"Parameters of {name} have moved, or others have taken their place, since the "
+                "capture. Call capture again."
             )
+        if whole and not what.built.holds(weights.model, what.args):
+            raise ModelError(
+                f"The code of {name} does something else than at the capture: an attribute, a "
+                "hook, a global or the like has changed. Call capture again."
+            )
+        if self._plain:
+            weights.refresh(whole)
+            return
+        values = self._state()
         if values != self._values:
-            self._refresh()
+            self._recorded.refresh()
             self._values = values
+
+    def _state(self) -> tuple[list[int], list[int]]:
+        """What tells whether values have changed from which something is derived."""
+        sources = self._recorded.sources
+        versions = [-1 if x.is_inference() else x._version for x in sources]
+        return versions, ops.fingerprint(sources) if self._what.verify != "never" else []
 
     def _given(self, inputs: Any, target: Any, additional: Any, start: Any) -> list[Tensor]:
         """The arguments of the graph, checked against those of the capture."""

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from .. import ops
 from ..errors import ModelError
-from ..graph import model_graph, recurrent, signature_of, structure_of
+from ..graph import model_graph, recurrent, signature_of
 from ..graph.capture import unwrap
 from ..graph.facts import ModelGraph, Node, nodes_in
 from ..graph.weights import Weights
@@ -343,7 +343,7 @@ class LstmFinder:
         lstms = [m for m in module.modules() if isinstance(m, nn.LSTM)] if module else []
         self.module = module if optimize is not False and len(lstms) == 1 else None
         self.optimize = optimize
-        self._other: set[Any] = set()  # structures and shapes that are something else
+        self._other: set[Any] = set()  # signatures with which the model is something else
 
     def find(self, call: Call, rows: int) -> list[Way] | None:
         """The layer and the targets of a call that needs this many rows, or None."""
@@ -355,12 +355,13 @@ class LstmFinder:
     def _network(self, call: Call) -> LstmNetwork | CellNetwork | None:
         if isinstance(self.module, CellStates):
             return CellNetwork(self.module)
-        key = (structure_of(self.module), signature_of(call.inputs, (True,)))  # type: ignore[arg-type]
+        key = signature_of(call.inputs, (True,))
         node = None
         if key not in self._other:
             with suppress(ModelError):  # what is wrong with the model, the ordinary way tells
                 graph = model_graph(self.module, call.inputs, 1)  # type: ignore[arg-type]
-                node = _only_lstm(graph)
+                followed = graph.script is not None and graph.script.cut is None
+                node = _only_lstm(graph) if followed else None
         if node is None:
             self._other.add(key)
             return None

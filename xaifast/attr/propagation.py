@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from .. import ops
 from ..composites import Composite, Uniform
 from ..errors import describe, wrong_type, wrong_value
+from ..graph import expected_output
 from ..graph.capture import check_model
 from ..graph.facts import Node
 from ..graph.layers import Conv, Linear
@@ -20,7 +21,7 @@ from ..rules import Epsilon
 from ..rules.base import BySigns, Rule
 from .arguments import as_tuple, check_inputs, extra_arguments, plain_mode
 from .batching import check_batch_size
-from .building import Builder, warn_training
+from .building import Builder, check_verify, warn_training
 from .launch import Captured, Recording, recording
 from .precision import check_precision
 from .target import Selection, select
@@ -102,6 +103,13 @@ class LRP:
         as "float32". "bfloat16": in the relevance pass, products w^T s round w, s and the result to
         bfloat16 and sum in float32; the forward pass, denominators z, divisions, recurrent layers
         and everything elementwise stay in float32. Not for float64, which stays float64.
+    verify : "auto" (default), "always" or "never"
+        How a call makes sure that what was captured is still the model. "auto": the model's code
+        runs on stand-ins, without its arithmetic, and must do what it did at the capture, and the
+        values of weights from which something was derived are hashed; else it is captured anew.
+        "always": also runs the model itself on each call's inputs, compares its output with the
+        graph's, and takes the convergence delta from it. "never": only parameters that PyTorch
+        knows to have changed are noticed; for a model that nothing else changes.
 
     Raises
     ------
@@ -148,6 +156,7 @@ class LRP:
         composite: Composite | None = None,
         *,
         precision: str = "float32",
+        verify: str = "auto",
     ) -> None:
         self.model = check_model("LRP", model)
         if composite is not None and not isinstance(composite, Composite):
@@ -158,7 +167,8 @@ class LRP:
             )  # fmt: skip
         self.composite = composite if composite is not None else Uniform(Epsilon(1e-6))
         self.precision = check_precision("LRP", precision)
-        self._builder = Builder(self.model, self.composite, self.precision)
+        self.verify = check_verify("LRP", verify)
+        self._builder = Builder(self.model, self.composite, self.precision, self.verify)
         self._warned = False
 
     def attribute(
@@ -226,6 +236,8 @@ class LRP:
         with plain_mode():
             run = self._prepare(inputs, target, additional_forward_args, start, layers)
             relevance, delta, at_layers = run.all_batches(internal_batch_size)
+            if return_convergence_delta and self.verify == "always" and start == "output":
+                delta = self._from_model(run, relevance)
         result = [relevance if isinstance(inputs, tuple) else relevance[0]]
         if return_convergence_delta:
             result.append(delta)
@@ -401,6 +413,14 @@ class LRP:
         return True
 
     # -- inside --
+
+    def _from_model(self, run: Traversal, relevance: tuple) -> Tensor:
+        """The convergence delta by the model's own output."""
+        several = run.selection.several
+        parts = [R if several else R.unsqueeze(0) for R in relevance]
+        arrived = sum(R.reshape(*R.shape[:2], -1).sum(2) for R in parts)
+        own = run.selection.values(expected_output(self.model, run.args)).to(arrived)
+        return own - arrived if several else (own - arrived)[0]
 
     def _recording(self, inputs, target, additional, start) -> Recording:
         _check_start(start)

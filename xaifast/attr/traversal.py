@@ -130,7 +130,6 @@ class Traversal:
         args = to_compute(
             tuple(x[rows] if row else x for x, row in zip(self.args, whole, strict=True))
         )
-        self.built.weights.refresh()
         try:
             with products_in(self.built.precision, args):
                 started, found = propagation(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from .canonize import to_canonical
 from .capture import (
     Captured,
     batch_of,
+    check_model,
     fails_itself,
     first_line,
     own,
@@ -26,29 +27,24 @@ from .capture import (
 )
 from .facts import ModelGraph, Node, build_graph, module_outputs
 from .packing import SUPPORTED, Watch, wrong_count
+from .rehearsal import HALF, NoScriptError, Script, frozen, script_of
 from .weights import Weights
-
-HALF = (torch.float16, torch.bfloat16)
 
 
 @dataclass
 class _Canonical:
-    """A captured and canonized model, shared by all explainers of the model."""
+    """A captured and canonized model, shared by all explainers of the model.
+
+    script: what the model's code did when it was captured; None: the graph serves one call.
+    """
 
     captured: Captured
     calls: list[tuple[str, fx.Node]]
+    script: Script | None = None
 
 
-@dataclass
-class _Known:
-    """What is known of one model: signature -> canonical graph."""
-
-    structure: tuple = ()
-    graphs: dict[Any, _Canonical] = field(default_factory=dict)
-
-
-# A training step keeps the graph, another structure does not; a dead model takes its own along.
-_known: weakref.WeakKeyDictionary[nn.Module, _Known] = weakref.WeakKeyDictionary()
+# Signature -> canonical graph of a model; a dead model takes its own along.
+_known: weakref.WeakKeyDictionary[nn.Module, dict[Any, _Canonical]] = weakref.WeakKeyDictionary()
 LIMIT = 16  # signatures kept for one model
 SAMPLES = 8  # that are tried alone for a shorter sequence
 _capturing = threading.RLock()  # torch.export is for one thread at a time
@@ -57,49 +53,18 @@ _capturing = threading.RLock()  # torch.export is for one thread at a time
 # ---- what a graph is valid for ----------------------------------------------------------------
 
 
-# What every module has; its hooks alone are baked into a graph.
-_COMMON = set(vars(nn.Module())) - {"_forward_hooks", "_forward_pre_hooks"}
-_PLAIN = (int, float, complex, str, bytes, bool, type(None), torch.dtype, torch.device, torch.Size)
-
-
-def _frozen(x: Any) -> Any:
-    """What an attribute is now, as something to compare: by value where that is cheap."""
-    if isinstance(x, _PLAIN):
-        return x
-    if isinstance(x, (list, tuple, set, frozenset)) and len(x) <= 64:
-        return (type(x), *map(_frozen, x))
-    if isinstance(x, dict) and len(x) <= 64:
-        return (dict, *((k, _frozen(v)) for k, v in x.items()))
-    if isinstance(x, Tensor):
-        return (id(x), -1 if x.is_inference() else x._version)
-    return id(x)
-
-
-def structure_of(model: nn.Module) -> tuple:
-    """What the graph depends on, beside the inputs: modules, their attributes, shapes and hooks.
-
-    Tensors among the attributes are read at every call, as parameters are.
-    """
-
-    def part(m: nn.Module) -> tuple:
-        tensors = (*m._parameters.items(), *m._buffers.items())
-        shapes = tuple((name, x is None or tuple(x.shape)) for name, x in tensors)
-        attributes = tuple(
-            (name, _frozen(x))
-            for name, x in vars(m).items()
-            if name not in _COMMON and not isinstance(x, Tensor)
-        )
-        return (id(m), id(type(m)), id(type(m).forward), shapes, attributes)
-
-    return tuple(part(m) for m in model.modules())
-
-
 def signature_of(args: tuple, rows: tuple[bool, ...] | None) -> tuple:
-    """Shapes (without the batch where it is symbolic), dtypes, devices, and what is no tensor."""
+    """Shapes (without the batch where it is symbolic), dtypes, devices, and what is no tensor.
+
+    Objects count by their type here; what the model's code does with them, the rehearsal compares.
+    """
 
     def part(x: Any, row: bool) -> Any:
         if not isinstance(x, Tensor):
-            return repr(x)
+            try:
+                return frozen(x)
+            except NoScriptError:
+                return type(x)
         return (x.dim(), tuple(x.shape[1:] if row else x.shape), x.dtype, x.device)
 
     return tuple(part(x, row) for x, row in zip(args, rows or (False,) * len(args), strict=True))
@@ -138,18 +103,20 @@ def to_compute(args: tuple) -> tuple:
     return tuple(part(x) for x in args)
 
 
-def _few(args: tuple, rows: tuple[bool, ...], packs: bool) -> tuple:
-    """One sample of zeros and the first two: what mixes samples gives those two other values.
+def _few(args: tuple, rows: tuple[bool, ...]) -> tuple:
+    """The first two samples between others: what mixes samples gives those two other values.
 
-    Integers have the first row in place of zeros: lengths stay in decreasing order. Where sequences
-    are packed (packs), half the first row: lengths may be counted from zeros.
+    The others are multiples of the two, smaller and larger, on both sides, so that sums, extremes
+    and cumulative operations over the batch show (a row of zeros adds nothing to them); zeros stay
+    zeros, from which lengths may be counted. Integers are repeated: lengths stay in decreasing
+    order.
     """
 
     def part(x: Tensor) -> Tensor:
-        first = x[:1]
+        two, near, far = x[:2], x[:1], x[:2][-1:]
         if x.is_floating_point():
-            first = first / 2 if packs else torch.zeros_like(first)
-        return torch.cat([first, x[:2]])
+            return torch.cat([near * 0.375, near * 3, two, far * 2.5])
+        return torch.cat([near, near, two, far])
 
     return tuple(part(x) if row else x for x, row in zip(args, rows, strict=True))
 
@@ -205,7 +172,7 @@ def _evaluate(graph: ModelGraph, model: nn.Module, args: tuple, double: bool = F
     return _values(graph, model, args, double)(graph.output)
 
 
-def _close(got: Tensor, expected: Tensor) -> bool:
+def agree(got: Tensor, expected: Tensor) -> bool:
     """Whether two outputs agree up to rounding."""
     if got.shape != expected.shape or got.dtype != expected.dtype:
         return False
@@ -223,11 +190,11 @@ def _agrees(graph: ModelGraph, model: nn.Module, args: tuple, expected: Tensor) 
     softmax of logits of 1e5 has no correct digit in float32.
     """
     few = graph.rows is not None
-    part = args if graph.rows is None else _few(args, graph.rows, bool(_packed(graph)))
+    part = args if graph.rows is None else _few(args, graph.rows)
 
     def close(want: Tensor, double: bool) -> bool:
         got = _evaluate(graph, model, part, double)
-        return _close(got[1:], want[:2]) if few else _close(got, want)
+        return agree(got[2:-1], want[:2]) if few else agree(got, want)
 
     if close(expected, double=False):
         return True
@@ -312,8 +279,12 @@ def _capture(model: nn.Module, args: tuple, explained: int) -> _Canonical:
                 agrees = _agrees(graph, model, args, expected)
                 alone = not agrees or _ends_alone_count(graph, model, args)
             if agrees and (alone is not False or captured.rows is None):
-                # Where the longest sequence counts, or may count, each call is captured anew.
-                return made if alone else replace(made, captured=replace(captured, traced=True))
+                script = _script(captured, model, args) if alone else None
+                if script is None or captured.traced:
+                    # Where the longest sequence counts, or may count, or the model's code cannot
+                    # be followed, each call is captured anew.
+                    return replace(made, captured=replace(captured, traced=True))
+                return replace(made, script=script)
             reasons.append(f"{name}: computes something else")
         except Exception as error:  # noqa: PERF203
             reasons.append(f"{name}: {first_line(error)}")
@@ -330,21 +301,55 @@ def _capture(model: nn.Module, args: tuple, explained: int) -> _Canonical:
     )
 
 
+def _script(captured: Captured, model: nn.Module, args: tuple) -> Script | None:
+    """What the model's code does with two of the samples, or with all where the batch is fixed."""
+    if captured.traced:
+        return None
+    rows = captured.rows or (False,) * len(args)
+    two = [0, min(1, batch_of(args) - 1)]
+    some = tuple(x[two] if row else x for x, row in zip(args, rows, strict=True))
+    return script_of(model, to_compute(own(some)))
+
+
 def _canonical(model: nn.Module, args: tuple, explained: int) -> _Canonical:
     """The canonical graph for these arguments, captured at the first call."""
-    known = _known.setdefault(model, _Known())
-    structure = structure_of(model)
-    if known.structure != structure:
-        known.structure, known.graphs = structure, {}
-    for (rows, signature), found in known.graphs.items():
-        if not found.captured.traced and fits(args, rows, signature):
-            return found
+    known = _known.setdefault(model, {})
+    for key, found in list(known.items()):
+        if fits(args, *key):
+            if found.script is not None and found.script.holds(model, args):
+                return found
+            del known[key]
     made = _capture(model, args, explained)
-    if len(known.graphs) >= LIMIT:
-        known.graphs.pop(next(iter(known.graphs)))
+    if made.script is None:
+        return made
+    if len(known) >= LIMIT:
+        known.pop(next(iter(known)))
     rows = made.captured.rows
-    known.graphs[rows, signature_of(args, rows)] = made
+    known[rows, signature_of(args, rows)] = made
     return made
+
+
+def forget(model: nn.Module) -> None:
+    """Forget the captured graphs of a model; explainers capture it anew at their next call.
+
+    There is no need to call it: whatever changes what the model returns is seen. It gives back
+    memory.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+
+    Examples
+    --------
+    >>> import torch
+    >>> import xaifast
+    >>> model = torch.nn.Linear(2, 1)
+    >>> _ = xaifast.attr.LRP(model).attribute(torch.ones(1, 2), target=0)
+    >>> xaifast.forget(model)
+    """
+    for found in _known.pop(check_model("forget", model), {}).values():
+        if found.script is not None:
+            found.script.forgotten = True
 
 
 def model_graph(model: nn.Module, args: tuple, explained: int) -> ModelGraph:
@@ -365,6 +370,7 @@ def model_graph(model: nn.Module, args: tuple, explained: int) -> ModelGraph:
         canonical = _canonical(model, args, explained)
     types = {path: type(m) for path, m in model.named_modules(remove_duplicate=False)}
     graph = build_graph(canonical.captured, canonical.calls, types, explained)
+    graph.script = canonical.script
     if not graph.output.carries:
         raise ModelError(
             f"The output of {type(model).__name__} does not depend on the inputs to explain "

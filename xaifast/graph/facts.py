@@ -16,6 +16,7 @@ from torch import Tensor, fx
 
 from . import canonize, recurrent
 from .capture import Captured, Leaf
+from .rehearsal import Script
 
 aten = torch.ops.aten
 INF = math.inf
@@ -369,6 +370,7 @@ class ModelGraph:
     outputs_of: dict[str, list[Node]]
     rows: tuple[bool, ...] | None  # which arguments hold a row for each sample; None: fixed batch
     traced: bool
+    script: Script | None = None  # what the model's code did when it was captured
 
     @property
     def batched(self) -> bool:

@@ -190,6 +190,12 @@ class Split:
     prepare: fx.GraphModule
     run: fx.GraphModule
 
+    @property
+    def sources(self) -> list[Tensor]:
+        """The buffers from which something is derived."""
+        read = {str(n.target) for n in self.prepare.graph.nodes if n.op == "get_attr"}
+        return [x for name, x in self.prepare.named_buffers() if name in read]
+
     def refresh(self) -> None:
         """Derive the weights again, into the memory where they are."""
         fresh = self.prepare()

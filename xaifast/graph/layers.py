@@ -133,11 +133,23 @@ class Layer:
 
     def derive(self, name: str, f: Callable[[Tensor], Tensor]) -> Weight:
         """f(w), computed at the first call and kept until a parameter changes."""
-        return self.weights.derived((self.node, name), lambda: Weight(f(self._value(self._w))))
+
+        def make() -> Weight:
+            w = self._value(self._w)
+            plain = f(w)
+            if plain is not w:
+                self._derives()
+            return Weight(plain, self._derives)
+
+        return self.weights.derived((self.node, name), make, ())
 
     def remember(self, name: Hashable, make: Callable[[], Any]) -> Any:
         """Anything else that depends on the weights only."""
-        return self.weights.derived((self.node, name), make)
+        return self.weights.derived((self.node, name), make, (self._w, self._b))
+
+    def _derives(self) -> None:
+        """Note that something is derived from the layer's parameters."""
+        self.weights.derives(self._w, self._b)
 
     def stack(self, first: Weight, second: Weight, name: str) -> Weight:
         """Two weights side by side, for an input in two parts."""

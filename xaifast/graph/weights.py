@@ -1,13 +1,16 @@
 """Weights of a captured model: read from the user's module, derived once, kept until they change.
 
 Everything that depends on parameters alone (folded batch norms, W+, packed copies ...) is computed
-at the first use and thrown away as soon as some parameter has another identity or version, so a
-training step between two explanations is seen by the second.
+at the first use and thrown away as soon as one of the parameters has another place, version or
+value, so that a training step between two explanations is seen by the second. Changes in place
+through `.data`, numpy or shared memory leave the version alone: the values of those weights from
+which something was derived are hashed, all of them, at every call. Weights that are used as they
+are need no hash.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -40,13 +43,15 @@ PACKED = 4
 class Weight:
     """One (derived) weight, and the copies of it that oneDNN has packed for itself."""
 
-    def __init__(self, plain: Tensor) -> None:
+    def __init__(self, plain: Tensor, on_copy: Callable[[], None] | None = None) -> None:
         self.plain = plain
+        self._on_copy = on_copy  # called before the first copy is made
         self._packed: dict[Any, Tensor] = {}
         self._rounded: Weight | None = None
 
     def packed(self, key: Any, pack: Callable[[Tensor], Tensor], keep: int = PACKED) -> Tensor:
         """The copy for `key`, packed at the first call; no more than `keep` are kept."""
+        self._copies()
         found = self._packed.pop(key, None)
         self._packed[key] = pack(self.plain) if found is None else found  # the last one used
         while len(self._packed) > keep:
@@ -55,9 +60,15 @@ class Weight:
 
     def rounded(self, dtype: torch.dtype) -> Weight:
         """The weight in a lower precision, made at the first call."""
+        self._copies()
         if self._rounded is None or self._rounded.plain.dtype != dtype:
             self._rounded = Weight(self.plain.to(dtype))
         return self._rounded
+
+    def _copies(self) -> None:
+        if self._on_copy is not None:
+            self._on_copy()
+            self._on_copy = None
 
 
 class Weights:
@@ -67,8 +78,9 @@ class Weights:
         self.model = model
         self.dtype = dtype  # floating constants are converted to it (None: left as they are)
         self.leaves: dict[Node, Any] = {}  # what stands for the model's own tensors, if anything
-        self._state: tuple | None = None
         self._paths: list[str] = []
+        self._places: list = []
+        self._hashes: dict[str, int] = {}  # of parameters from which something was derived
         self._values: dict[Node, Any] = {}
         self._derived: dict[Any, Any] = {}
 
@@ -76,24 +88,47 @@ class Weights:
         """Name the parameters on which the values depend."""
         self._paths = sorted(set(paths))
 
-    def state(self) -> tuple[list, list]:
-        """Where the parameters are, and what tells whether their values have changed."""
+    def places(self) -> list:
+        """Where the parameters are, in which form."""
         tensors = [read(self.model, path) for path in self._paths]
-        places = [(t.data_ptr(), t.shape, t.stride(), t.dtype, t.device) for t in tensors]
-        # In-place changes through .data leave the version alone, but not the hash.
-        return places, [*map(_version, tensors), *ops.fingerprint(tensors)]
+        return [(t.data_ptr(), t.shape, t.stride(), t.dtype, t.device) for t in tensors]
 
-    def refresh(self) -> None:
-        """Forget every value if some parameter has changed since the last call."""
-        state = self.state()
-        if state != self._state:
+    def _versioned(self) -> list:
+        return [self.places(), *(_version(read(self.model, path)) for path in self._paths)]
+
+    def _hashed(self) -> dict[str, int]:
+        """Hashes of the parameters from which something was derived, as they are now."""
+        paths = list(self._hashes)
+        return dict(zip(paths, ops.fingerprint([read(self.model, p) for p in paths]), strict=True))
+
+    def refresh(self, whole: bool = True) -> bool:
+        """Forget every value if some parameter has changed since the last call; whether it has.
+
+        whole: look at all values; without it, changes that leave no version go unnoticed.
+        """
+        now = self._versioned()
+        changed = now != self._places or (whole and self._hashed() != self._hashes)
+        if changed:
             self.forget()
-            self._state = state
+            self._places = now
+        return changed
 
     def forget(self) -> None:
         """Forget every value."""
         self._values.clear()
         self._derived.clear()
+        self._hashes.clear()
+
+    def derives(self, *nodes: Any) -> None:
+        """Note that something is derived from the parameters behind some nodes."""
+        self._note({path for node in nodes for path in _paths_behind(node)})
+
+    def _note(self, paths: Iterable[str]) -> None:
+        if self.leaves:  # recorded, not run
+            return
+        new = sorted(set(paths) - self._hashes.keys())
+        hashes = ops.fingerprint([read(self.model, path) for path in new])
+        self._hashes.update(zip(new, hashes, strict=True))
 
     def leaf(self, node: Node) -> Any:
         """The model's own parameter, buffer or constant."""
@@ -106,14 +141,37 @@ class Weights:
             if node.leaf is not None:
                 x = self.leaves[node] if node in self.leaves else self.leaf(node)
                 if self.dtype and isinstance(x, Tensor) and x.is_floating_point():
+                    if x.dtype != self.dtype:
+                        self.derives(node)
                     x = x.to(self.dtype)
             else:
+                self.derives(node)
                 x = node.call(self.value)
             self._values[node] = x
         return self._values[node]
 
-    def derived(self, key: Any, make: Callable[[], Any]) -> Any:
-        """Make something from the weights, once."""
+    def derived(self, key: Any, make: Callable[[], Any], sources: Any = None) -> Any:
+        """Make something from the weights, once.
+
+        sources: nodes that it is computed from (None: any that are watched).
+        """
         if key not in self._derived:
+            if sources is None:
+                self._note(self._paths)
+            else:
+                self.derives(*sources)
             self._derived[key] = make()
         return self._derived[key]
+
+
+def _paths_behind(node: Any) -> Iterator[str]:
+    """Paths of the parameters that a constant node, or a list of them, is computed from."""
+    if isinstance(node, (list, tuple)):
+        for x in node:
+            yield from _paths_behind(x)
+    elif getattr(node, "leaf", None) is not None:
+        if node.leaf.path:
+            yield node.leaf.path
+    elif hasattr(node, "args"):
+        for x in (*node.args, *node.kwargs.values()):
+            yield from _paths_behind(x)
