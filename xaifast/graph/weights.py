@@ -24,15 +24,29 @@ if TYPE_CHECKING:
 
 def read(model: nn.Module, path: str) -> Tensor:
     """The parameter or buffer at a path such as 'layer1.0.conv1.weight'."""
+    return _find(model, path.split(".")).detach()
+
+
+def _find(model: nn.Module, path: list[str]) -> Tensor:
+    """The tensor itself; past `nn.Module.__getattr__`, which takes several times as long."""
     owner: Any = model
-    for name in path.split("."):
-        owner = getattr(owner, name)
-    return owner.detach()
+    for name in path[:-1]:
+        owner = owner.__dict__["_modules"].get(name) or getattr(owner, name)
+    state, name = owner.__dict__, path[-1]
+    for kind in ("_parameters", "_buffers"):
+        if state[kind].get(name) is not None:
+            return state[kind][name]
+    return getattr(owner, name)
 
 
 def _version(x: Tensor) -> int:
     """How often x was changed in place, where PyTorch counts that."""
     return -1 if x.is_inference() else x._version
+
+
+def _place(x: Tensor) -> tuple:
+    """Where a tensor lies, in which form."""
+    return (x.data_ptr(), x.shape, x.stride(), x.dtype, x.device)
 
 
 # oneDNN packs for one shape of input and converts at every call with another: keep packed copies
@@ -78,39 +92,38 @@ class Weights:
         self.model = model
         self.dtype = dtype  # floating constants are converted to it (None: left as they are)
         self.leaves: dict[Node, Any] = {}  # what stands for the model's own tensors, if anything
-        self._paths: list[str] = []
-        self._places: list = []
+        self._paths: dict[str, list[str]] = {}
+        self._state: list = []
         self._hashes: dict[str, int] = {}  # of parameters from which something was derived
         self._values: dict[Node, Any] = {}
         self._derived: dict[Any, Any] = {}
 
     def watch(self, paths: list[str]) -> None:
         """Name the parameters on which the values depend."""
-        self._paths = sorted(set(paths))
+        self._paths = {path: path.split(".") for path in sorted(set(paths))}
+
+    def _tensors(self) -> dict[str, Tensor]:
+        """The parameters as they are now."""
+        return {path: _find(self.model, parts) for path, parts in self._paths.items()}
 
     def places(self) -> list:
         """Where the parameters are, in which form."""
-        tensors = [read(self.model, path) for path in self._paths]
-        return [(t.data_ptr(), t.shape, t.stride(), t.dtype, t.device) for t in tensors]
-
-    def _versioned(self) -> list:
-        return [self.places(), *(_version(read(self.model, path)) for path in self._paths)]
-
-    def _hashed(self) -> dict[str, int]:
-        """Hashes of the parameters from which something was derived, as they are now."""
-        paths = list(self._hashes)
-        return dict(zip(paths, ops.fingerprint([read(self.model, p) for p in paths]), strict=True))
+        return list(map(_place, self._tensors().values()))
 
     def refresh(self, whole: bool = True) -> bool:
         """Forget every value if some parameter has changed since the last call; whether it has.
 
         whole: look at all values; without it, changes that leave no version go unnoticed.
         """
-        now = self._versioned()
-        changed = now != self._places or (whole and self._hashed() != self._hashes)
+        tensors = self._tensors()
+        now = [(_place(x), _version(x)) for x in tensors.values()]
+        changed = now != self._state
+        if not changed and whole and self._hashes:
+            hashes = ops.fingerprint([tensors[path] for path in self._hashes])
+            changed = hashes != list(self._hashes.values())
         if changed:
             self.forget()
-            self._places = now
+            self._state = now
         return changed
 
     def forget(self) -> None:
