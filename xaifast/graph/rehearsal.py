@@ -262,6 +262,7 @@ class Script:
         return True
 
 
+OWN_BACKWARD = "a function with a backward pass of its own"
 _HOOKED = "a backward hook of a module"
 
 
@@ -378,7 +379,7 @@ class _Recorder(TorchFunctionMode):
         if alias is not None:  # a custom function hands on what it was given in a new object
             self.wraps = True
             if alias in self.from_inputs:
-                self.cut = self.cut or "a function with a backward pass of its own"
+                self.cut = self.cut or OWN_BACKWARD
             self.known[id(x)] = alias
             return alias
         if path is not None:
@@ -414,7 +415,7 @@ class _Recorder(TorchFunctionMode):
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
         mode = _mode()
-        whole = (*args, *kwargs.values())
+        whole = args[:1] if func in _HANDLES else (*args, *kwargs.values())
         given = tuple(frozen(x, self.place) for x in whole)
         places = list(_places(given))
         raw = tuple(map(self._raw, whole, given))
@@ -434,7 +435,7 @@ class _Recorder(TorchFunctionMode):
             if places and _writes(func, kwargs):
                 self.from_inputs.add(places[0])
             if self.cut is None and func not in _ABOUT:
-                self.cut = _cut_by(func, mode)
+                self.cut = _cut_by(func, args, mode)
         elif places and not came and func not in _ABOUT and result is not None:
             self.reads = True
         self.events.append(Event(func, given, tuple(kwargs), what, mode, raw))
@@ -466,8 +467,10 @@ class _Recorder(TorchFunctionMode):
         return outliving() and gc.collect() >= 0 and outliving()
 
 
-def _cut_by(func: Any, mode: tuple) -> str | None:
+def _cut_by(func: Any, args: tuple, mode: tuple) -> str | None:
     """What a call on something that depends on the inputs does to the gradient."""
+    if func == Tensor.view_as and args[0] is args[1]:  # how PyTorch wraps what a function hands on
+        return OWN_BACKWARD
     if func in _CUTS:
         return str(getattr(func, "__name__", func))
     return None if mode[0] else "a block without gradients"
@@ -518,8 +521,7 @@ class _Rehearsal(TorchFunctionMode):
         try:
             same = (
                 func == event.func
-                and self._follow(event, (*args, *kwargs.values()) if kwargs else args)
-                and tuple(kwargs or ()) == event.names
+                and self._follow(event, args, kwargs or {})
                 and _mode() == event.mode
             )
         except (_DiffersError, NoScriptError):
@@ -532,9 +534,10 @@ class _Rehearsal(TorchFunctionMode):
             return func(*args, **(kwargs or {}))
         return answer if type(answer) not in (list, dict) else answer.copy()
 
-    def _follow(self, event: Event, given: tuple) -> bool:
+    def _follow(self, event: Event, args: tuple, kwargs: dict[str, Any]) -> bool:
         """Whether arguments are those of an event."""
-        if len(given) != len(event.given):
+        given = args[:1] if event.func in _HANDLES else (*args, *kwargs.values())
+        if len(given) != len(event.given) or tuple(kwargs) != event.names:
             return False
         return all(map(self._same, given, event.raw, event.given))
 
