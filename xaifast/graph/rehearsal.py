@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import gc
 import sys
+import threading
 import weakref
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, field
@@ -190,6 +191,11 @@ class Event:
     raw: tuple = field(compare=False)
 
 
+def _defaults() -> tuple:
+    """What new tensors are when nothing is said."""
+    return (torch.get_default_dtype(), torch.get_default_device())
+
+
 @dataclass(eq=False)
 class Script:
     """What the code of a model did with some inputs.
@@ -198,7 +204,7 @@ class Script:
     another gradient than that of its values (None: nothing); inputs: their stand-ins; own: places
     by path; answers: what a rehearsal returns for each event; example: the inputs that were
     recorded; for_real: whether the code runs on them again, because stand-ins do not serve;
-    forgotten: whether it is not to be believed any more.
+    forgotten: whether it is not to be believed any more; defaults: of new tensors.
     """
 
     events: list[Event]
@@ -212,15 +218,21 @@ class Script:
     example: tuple
     for_real: bool
     forgotten: bool = False
+    defaults: tuple = field(default_factory=_defaults)
+    lock: Any = field(default_factory=threading.RLock)  # references are counted
 
     def holds(self, model: nn.Module, args: tuple) -> bool:
         """Whether the code of the model, as it is now, follows the script.
 
         args: of a call; only what is no tensor counts.
         """
+        with self.lock:
+            return self._holds(model, args)
+
+    def _holds(self, model: nn.Module, args: tuple) -> bool:
         shell = shell_of(model)
         hooked = shell.backward_hooks != (self.cut == _HOOKED)
-        if self.forgotten or hooked or shell.kinds != self.kinds:
+        if self.forgotten or hooked or shell.kinds != self.kinds or self.defaults != _defaults():
             return False
         if self.for_real:
             return self._repeats(shell, args) is not None

@@ -63,6 +63,7 @@ class _Shells:
         state, inside = module.__dict__, shell.__dict__
         inside.update(state)
         inside["training"] = False
+        inside["_compiled_call_impl"] = None  # would call the module itself
         prefix = f"{path}." if path else ""
         for kind in ("_parameters", "_buffers"):
             inside[kind] = state[kind].copy()
@@ -89,7 +90,9 @@ class _Shells:
                 self.bound.append((inside, name, x))
         children = inside["_modules"] = state["_modules"].copy()
         for name, child in children.items():
-            if child is not None:
+            if isinstance(getattr(child, "_orig_mod", None), nn.Module):  # torch.compile's wrapper
+                children[name] = self.make(child._orig_mod, f"{prefix}{name}._orig_mod")
+            elif child is not None:
                 children[name] = self.make(child, prefix + name)
         return shell
 
