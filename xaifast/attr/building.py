@@ -165,7 +165,7 @@ class Builder:
         """Build, and keep nothing of it."""
         tensors = (*(x for x in args if isinstance(x, Tensor)), *self.model.parameters())
         check_dtypes(self.precision, tensors)
-        graph = model_graph(self.model, args, explained)
+        graph = model_graph(self.model, args, explained, self.composite.folds)
         weights = Weights(self.model, compute_dtype(self.model, args))
         weights.watch(graph.paths)
         attach_layers(graph.nodes, weights, rounds_to(self.precision))

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import ops
-from ..composites import Composite, Uniform
+from ..composites import Composite, Uniform, captum
 from ..errors import describe, wrong_type, wrong_value
 from ..graph import expected_output
 from ..graph.capture import check_model
@@ -96,7 +96,9 @@ class LRP:
         Any model that `torch.export` can capture: functional calls, in-place calls, residual adds
         and reused modules are ordinary nodes. It must return one tensor [N, ...].
     composite : Composite, optional
-        Which rule goes where; default `Uniform(Epsilon(1e-6))`.
+        Which rule goes where; default `Uniform(Epsilon(1e-6))`. Rules of captum's on modules
+        (`module.rule = GammaRule()`) are followed as captum follows them; a composite is then an
+        error.
     precision : "float32" (default), "tf32" or "bfloat16"
         Of products. "float32": both passes in full float32, whatever PyTorch is set to (it lets
         cuDNN's convolutions use tf32). "tf32": on CUDA, both passes may use it; on the CPU the same
@@ -114,9 +116,11 @@ class LRP:
     Raises
     ------
     TypeError
-        If model is not a module in Python, or composite is not a Composite.
+        If model is not a module in Python, composite is not a Composite, or the rule of a module is
+        none of captum's four.
     ValueError
-        If precision is not one of the three; at the first call, if it does not suit float64.
+        If precision is not one of the three; at the first call, if it does not suit float64; if
+        there is a composite beside rules of captum's.
 
     Notes
     -----
@@ -165,11 +169,14 @@ class LRP:
                 "Call a preset (composites.EpsilonPlusFlat()), or wrap a rule: "
                 "composites.Uniform(rules.Epsilon(1e-6)).",
             )  # fmt: skip
+        self._given = composite is not None
+        self._rules: tuple[tuple[str, Rule | None], ...] = ()  # of captum's, on the modules
         self.composite = composite if composite is not None else Uniform(Epsilon(1e-6))
         self.precision = check_precision("LRP", precision)
         self.verify = check_verify("LRP", verify)
         self._builder = Builder(self.model, self.composite, self.precision, self.verify)
         self._warned = False
+        self._current()
 
     def attribute(
         self,
@@ -177,6 +184,7 @@ class LRP:
         target: Any = None,
         additional_forward_args: Any = None,
         return_convergence_delta: bool = False,
+        verbose: bool = False,
         *,
         start: str | Tensor = "output",
         layers: Sequence[str] | None = None,
@@ -199,6 +207,8 @@ class LRP:
         return_convergence_delta : bool, default False
             Also return, per target and sample, the relevance at the start minus its sum at the
             inputs: what biases and stabilizers absorbed.
+        verbose : bool, default False
+            Print the plan (which rule goes where) before the work.
         start : "output" (default), "one", "log_odds" or Tensor
             Relevance to start with: the output's value (so relevance sums to it); 1; the log-odds
             of the class by its min-take-most rule (section 10.3.1); or a tensor like the output
@@ -233,6 +243,8 @@ class LRP:
         torch.Size([3, 1, 2])
         """
         check_batch_size(internal_batch_size)
+        if verbose:
+            print(self.plan(inputs, additional_forward_args))
         with plain_mode():
             run = self._prepare(inputs, target, additional_forward_args, start, layers)
             relevance, delta, at_layers = run.all_batches(internal_batch_size)
@@ -314,7 +326,7 @@ class LRP:
         given = as_tuple(inputs)
         check_inputs(given)
         with plain_mode():
-            built = self._builder.build(
+            built = self._current().build(
                 (*given, *extra_arguments(additional_forward_args)), len(given)
             )
         return describe_plan(
@@ -425,7 +437,22 @@ class LRP:
     def _recording(self, inputs, target, additional, start) -> Recording:
         _check_start(start)
         self._warn()
-        return recording(self._builder, inputs, target, additional, start)
+        return recording(self._current(), inputs, target, additional, start)
+
+    def _current(self) -> Builder:
+        """The builder for the rules of captum's that the modules have now, if any."""
+        rules = captum.rules_of(self.model)
+        if rules and self._given:
+            raise wrong_value(
+                "LRP: composite", "must be None where modules have rules of captum's",
+                repr(self.composite), f"Remove {rules[0][0] or 'model'}.rule (the first of "
+                f"{len(rules)}), or leave the composite out.",
+            )  # fmt: skip
+        if rules != self._rules:
+            self._rules = rules
+            self.composite = captum.composite_of(rules) if rules else Uniform(Epsilon(1e-6))
+            self._builder = Builder(self.model, self.composite, self.precision)
+        return self._builder
 
     def _warn(self) -> None:
         if not self._warned:
@@ -438,7 +465,7 @@ class LRP:
         _check_start(start)
         self._warn()
         args = (*given, *extra_arguments(additional))
-        built = self._builder.build(args, len(given))
+        built = self._current().build(args, len(given))
         shape = tuple(int(n) for n in built.graph.output.shape)
         if isinstance(start, Tensor):
             if target is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from ..errors import wrong_type, wrong_value
@@ -20,7 +21,40 @@ KINDS = (
 WEIGHTED = ("conv", "linear")
 
 
-# ---- conditions ------------------------------------------------------------------------------
+# ---- conditions: objects, not closures, so that composites can be pickled ----------------------
+
+
+@dataclass(frozen=True)
+class _Kind:
+    names: tuple[str, ...]
+
+    def __call__(self, node: Node) -> bool:
+        return node.kind in self.names or node.op in self.names
+
+
+@dataclass(frozen=True)
+class _ModuleType:
+    types: tuple[type, ...]
+
+    def __call__(self, node: Node) -> bool:
+        return node.module_type is not None and issubclass(node.module_type, self.types)
+
+
+@dataclass(frozen=True)
+class _Name:
+    patterns: tuple[str, ...]
+
+    def __call__(self, node: Node) -> bool:
+        return any(fnmatchcase(node.module, pattern) for pattern in self.patterns)
+
+
+@dataclass(frozen=True)
+class _Fraction:
+    low: float
+    high: float
+
+    def __call__(self, node: Node) -> bool:
+        return self.low <= node.depth < self.high
 
 
 def kind(*names: str) -> Condition:
@@ -49,7 +83,7 @@ def kind(*names: str) -> Condition:
     >>> entry = (composites.kind("layer_norm"), rules.Pass())
     """
     _check_words("kind", names)
-    return lambda node: node.kind in names or node.op in names
+    return _Kind(names)
 
 
 def module_type(*types: type) -> Condition:
@@ -63,7 +97,7 @@ def module_type(*types: type) -> Condition:
     """
     if not types or not all(isinstance(t, type) for t in types):
         raise wrong_type("module_type", "must name classes", types, "For example nn.Conv2d.")
-    return lambda node: node.module_type is not None and issubclass(node.module_type, types)
+    return _ModuleType(types)
 
 
 def name(*patterns: str) -> Condition:
@@ -75,7 +109,7 @@ def name(*patterns: str) -> Condition:
     >>> entry = (composites.name("layer1.*"), rules.Gamma())
     """
     _check_words("name", patterns)
-    return lambda node: any(fnmatchcase(node.module, pattern) for pattern in patterns)
+    return _Name(patterns)
 
 
 def first(node: Node) -> bool:
@@ -98,7 +132,7 @@ def fraction(low: float, high: float) -> Condition:
     """
     if not low < high:
         raise wrong_value("fraction", "needs low < high", f"{low} and {high}", "From 0.0 to 1.0.")
-    return lambda node: low <= node.depth < high
+    return _Fraction(low, high)
 
 
 def _check_words(who: str, words: tuple) -> None:
@@ -143,6 +177,8 @@ class Composite:
     >>> composites.Composite([(composites.kind("linear"), rules.Epsilon()), *composites.base()])
     Composite(9 entries)
     """
+
+    folds: bool = True  # batch norms into the layers beside them
 
     def __init__(
         self, entries: Iterable[Entry], title: str | None = None, rectified: bool = False

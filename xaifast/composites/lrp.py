@@ -7,6 +7,7 @@ from collections.abc import Callable
 from torch import Tensor
 
 from ..errors import describe, wrong_type, wrong_value
+from ..graph.facts import Node
 from ..rules import (
     AlphaBeta,
     Epsilon,
@@ -433,6 +434,10 @@ def Recurrent(gate: str = "all", epsilon: float = 1e-3, bias: bool = True) -> Co
     return Composite(entries, f"Recurrent({gate!r})")
 
 
+def _has_layer(node: Node) -> bool:
+    return node.layer is not None
+
+
 def Uniform(rule: Rule, stabilizer: float | None = None) -> Composite:
     """One rule for every conv and linear layer.
 
@@ -473,7 +478,7 @@ def Uniform(rule: Rule, stabilizer: float | None = None) -> Composite:
         stabilizer = getattr(rule, "stabilizer", min(getattr(rule, "epsilon", 1e-6), 1e-6))
     entries: list[Entry] = [(kind(*WEIGHTED), rule)]
     if isinstance(rule, Epsilon):
-        entries.append(((kind("affine"), lambda node: node.layer is not None), rule))
+        entries.append(((kind("affine"), _has_layer), rule))
     return Composite([*entries, *base(stabilizer)], f"Uniform({rule!r})")
 
 

@@ -251,7 +251,7 @@ def _ends_alone_count(graph: ModelGraph, model: nn.Module, args: tuple) -> bool 
 # ---- the graph of a model ---------------------------------------------------------------------
 
 
-def _capture(model: nn.Module, args: tuple, explained: int) -> _Canonical:
+def _capture(model: nn.Module, args: tuple, explained: int, folds: bool) -> _Canonical:
     """The first way to capture the model that computes what the model computes."""
     reasons = []
     with Watch() as watch:
@@ -274,7 +274,7 @@ def _capture(model: nn.Module, args: tuple, explained: int) -> _Canonical:
             with quiet():
                 captured = capture()
                 made = _Canonical(captured, module_outputs(captured.graph))
-                to_canonical(captured)
+                to_canonical(captured, folds)
                 graph = build_graph(captured, made.calls, {}, explained)
                 agrees = _agrees(graph, model, args, expected)
                 alone = not agrees or _ends_alone_count(graph, model, args)
@@ -311,21 +311,21 @@ def _script(captured: Captured, model: nn.Module, args: tuple) -> Script | None:
     return script_of(model, to_compute(own(some)))
 
 
-def _canonical(model: nn.Module, args: tuple, explained: int) -> _Canonical:
+def _canonical(model: nn.Module, args: tuple, explained: int, folds: bool) -> _Canonical:
     """The canonical graph for these arguments, captured at the first call."""
     known = _known.setdefault(model, {})
     for key, found in list(known.items()):
-        if fits(args, *key):
+        if key[0] == folds and fits(args, *key[1:]):
             if found.script is not None and found.script.holds(model, args):
                 return found
             del known[key]
-    made = _capture(model, args, explained)
+    made = _capture(model, args, explained, folds)
     if made.script is None:
         return made
     if len(known) >= LIMIT:
         known.pop(next(iter(known)))
     rows = made.captured.rows
-    known[rows, signature_of(args, rows)] = made
+    known[folds, rows, signature_of(args, rows)] = made
     return made
 
 
@@ -352,7 +352,7 @@ def forget(model: nn.Module) -> None:
             found.script.forgotten = True
 
 
-def model_graph(model: nn.Module, args: tuple, explained: int) -> ModelGraph:
+def model_graph(model: nn.Module, args: tuple, explained: int, folds: bool = True) -> ModelGraph:
     """Capture `model(*args)`, canonize it, and prove its facts.
 
     Parameters
@@ -360,6 +360,7 @@ def model_graph(model: nn.Module, args: tuple, explained: int) -> ModelGraph:
     model : the user's module; not changed.
     args : positional arguments of the call.
     explained : how many of them (the first ones) relevance is asked for.
+    folds : whether batch norms are folded into the layers beside them.
 
     Raises
     ------
@@ -367,7 +368,7 @@ def model_graph(model: nn.Module, args: tuple, explained: int) -> ModelGraph:
         If the model fails on the arguments, or cannot be captured; all reasons are listed.
     """
     with _capturing:
-        canonical = _canonical(model, args, explained)
+        canonical = _canonical(model, args, explained, folds)
     types = {path: type(m) for path, m in model.named_modules(remove_duplicate=False)}
     graph = build_graph(canonical.captured, canonical.calls, types, explained)
     graph.script = canonical.script

@@ -521,8 +521,8 @@ def sweep(graph: fx.Graph) -> None:
             graph.erase_node(node)
 
 
-def to_canonical(captured: Captured) -> None:
-    """Run all passes on the captured graph, in place."""
+def to_canonical(captured: Captured, folds: bool = True) -> None:
+    """Run all passes on the captured graph, in place; folds: batch norms into other layers."""
     graph = captured.graph
     constant = constants_of(captured)
     for node in graph.nodes:
@@ -536,7 +536,8 @@ def to_canonical(captured: Captured) -> None:
     spell_affine(graph, constant)
     batch_norm_to_affine(graph)
     sweep(graph)
-    fold_affine(graph, constant)
+    if folds:
+        fold_affine(graph, constant)
     fold_padding(graph, constant)
     sweep(graph)
     graph.lint()
