@@ -2,11 +2,13 @@
 // the three headers here that know PyTorch (with threads.h and stream.h); kernels include none.
 #pragma once
 
+#include <ATen/MemoryOverlap.h>
 #include <ATen/core/Tensor.h>
 #include <c10/util/safe_numerics.h>
 
 #include <algorithm>
 #include <cstdint>
+#include <optional>
 
 namespace xaifast {
 
@@ -23,6 +25,41 @@ inline void check_like(const char* op, const char* name, const at::Tensor& x, co
                    ref_name, " (", ref.scalar_type(), "), got ", x.scalar_type());
   TORCH_CHECK_VALUE(x.device() == ref.device(), op, ": ", name, " must be on the device of ",
                     ref_name, " (", ref.device(), "), got ", x.device());
+}
+
+// Of an op's argument that is there in every call but may be left out.
+inline bool is_given(const std::optional<at::Tensor>& x) { return x.has_value() && x->defined(); }
+
+// One number for each of `count`, along dimension 1 of what it is added to.
+inline void check_bias(const char* op, const std::optional<at::Tensor>& b, const char* ref_name,
+                       const at::Tensor& ref, std::int64_t count) {
+  if (!is_given(b)) return;
+  check_like(op, "b", *b, ref_name, ref);
+  TORCH_CHECK_VALUE(b->dim() == 1 && b->size(0) == count, op, ": b must be [", count, "], got ",
+                    b->sizes());
+}
+
+// ---- what is written over --------------------------------------------------------------------
+
+// x has a place for each of its elements.
+inline void check_writable(const char* op, const char* name, const at::Tensor& x) {
+  TORCH_CHECK_VALUE(at::has_internal_overlap(x) != at::MemOverlap::Yes, op, ": ", name,
+                    " must have a place for each of its elements, got shape ", x.sizes(),
+                    " with strides ", x.strides(), "; clone() it");
+}
+
+// y, which is read, is x itself or apart from it. Where one of them is not dense, the op works on
+// a copy of it, and the memory may be shared.
+inline void check_apart(const char* op, const char* name, const at::Tensor& x, const char* y_name,
+                        const at::Tensor& y) {
+  TORCH_CHECK_VALUE(at::get_overlap_status(x, y) != at::MemOverlapStatus::Partial, op, ": ", y_name,
+                    " must not share a part of the memory of ", name,
+                    ", which is written over; clone() one of them");
+}
+
+// Autograd and whoever keeps what was derived from x learn that it has changed.
+inline void mark_written(const at::Tensor& x) {
+  if (!x.is_inference()) x.unsafeGetTensorImpl()->bump_version();
 }
 
 inline at::MemoryFormat layout_of(const at::Tensor& x) { return x.suggest_memory_format(); }

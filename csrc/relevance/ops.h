@@ -16,7 +16,7 @@ template <class Backend>
 struct RelevanceOps {
   static at::Tensor stabilized_divide(const at::Tensor& R, const at::Tensor& z,
                                       const std::optional<at::Tensor>& b, double eps) {
-    const Divide d = plan_divide(R, z, b);
+    const Divide d = plan_divide("stabilized_divide", R, z, b);
     const at::Tensor s = at::empty(d.R.sizes(), d.R.options().memory_format(layout_of(z)));
     Backend::divide(d, s, eps);
     return with_targets(s, R, z.dim());
@@ -24,25 +24,33 @@ struct RelevanceOps {
 
   static at::Tensor& stabilized_divide_(at::Tensor& z, const at::Tensor& R,
                                         const std::optional<at::Tensor>& b, double eps) {
-    const Divide d = plan_divide(R, z, b);
-    TORCH_CHECK_VALUE(d.shape.targets == 1 && R.dim() == z.dim(),
-                      "stabilized_divide_: R must have the shape of z ", z.sizes(), ", got ",
-                      R.sizes());
+    constexpr const char* op = "stabilized_divide_";
+    const Divide d = plan_divide(op, R, z, b);
+    TORCH_CHECK_VALUE(d.shape.targets == 1 && R.dim() == z.dim(), op,
+                      ": R must have the shape of z ", z.sizes(), ", got ", R.sizes());
+    check_writable(op, "z", z);
+    check_apart(op, "z", z, "R", R);
+    if (is_given(b)) check_apart(op, "z", z, "b", *b);
     Backend::divide(d, d.z, eps);
     if (!d.z.is_same(z)) z.copy_(d.z);
+    mark_written(z);
     return z;
   }
 
   static at::Tensor multiply_parts(const at::Tensor& u, const at::Tensor& c, std::int64_t parts) {
-    const Product p = plan_product(u, c, parts, /*in_place=*/false);
+    const Product p = plan_product("multiply_parts", u, c, parts, /*in_place=*/false);
     Backend::multiply(p);
     return p.R;
   }
 
   static at::Tensor& multiply_(at::Tensor& c, const at::Tensor& u) {
-    const Product p = plan_product(u, c, 1, /*in_place=*/true);
+    constexpr const char* op = "multiply_";
+    const Product p = plan_product(op, u, c, 1, /*in_place=*/true);
+    check_writable(op, "c", c);
+    check_apart(op, "c", c, "u", u);
     Backend::multiply(p);
     if (!p.R.is_same(c)) c.copy_(p.R);
+    mark_written(c);
     return c;
   }
 

@@ -105,6 +105,7 @@ at::Tensor relprop_few_conv(const at::Tensor& u, const at::Tensor& R, const at::
                             std::int64_t parts) {
   const FewShape s = few_shape(u, R, w_, w_back_, kernel, stride, padding, parts);
   const at::Tensor w = w_.contiguous(), w_back = w_back_.contiguous();
+  check_bias(kOp, b_, "u", u, s.K);
   at::Tensor z, b = at::zeros({s.K}, u.options());
   if (z_.has_value() && z_->defined()) {
     z = *z_;
@@ -113,9 +114,6 @@ at::Tensor relprop_few_conv(const at::Tensor& u, const at::Tensor& R, const at::
     TORCH_CHECK_VALUE(z.sizes() == at::IntArrayRef(sizes), kOp, ": z must be ",
                       at::IntArrayRef(sizes), ", got ", z.sizes());
   } else if (b_.has_value() && b_->defined()) {
-    check_like(kOp, "b", *b_, "u", u);
-    TORCH_CHECK_VALUE(b_->dim() == 1 && b_->size(0) == s.K, kOp, ": b must be [", s.K, "], got ",
-                      b_->sizes());
     b = b_->contiguous();
   }
   const at::Tensor rows =

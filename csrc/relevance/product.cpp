@@ -42,8 +42,8 @@ XAI_CLONES void split_rows(const T* __restrict a, T* __restrict u, std::int64_t 
 #pragma omp simd
     for (std::int64_t i = 0; i < inner; ++i) {
       const Compute<T> x = a[i];
-      u[i] = T(x > 0 ? x : Compute<T>(0));
-      u[inner + i] = T(x > 0 ? Compute<T>(0) : x);  // a NaN goes here, so it is not lost
+      u[i] = T(x < 0 ? Compute<T>(0) : x);  // a NaN is in both, as clamp has it
+      u[inner + i] = T(x > 0 ? Compute<T>(0) : x);
     }
   }
 }

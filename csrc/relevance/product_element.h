@@ -67,8 +67,8 @@ struct SplitElement {
     C x[W], positive[W], negative[W];
     load<W>(a + i, x);
     for (int w = 0; w < W; ++w) {
-      positive[w] = x[w] > 0 ? x[w] : C(0);
-      negative[w] = x[w] > 0 ? C(0) : x[w];  // a NaN goes here, so it is not lost
+      positive[w] = x[w] < 0 ? C(0) : x[w];  // a NaN is in both, as clamp has it
+      negative[w] = x[w] > 0 ? C(0) : x[w];
     }
     store<W>(u + at, positive);
     store<W>(u + at + inner, negative);

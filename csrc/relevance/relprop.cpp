@@ -107,6 +107,10 @@ std::vector<std::int64_t> left_over(at::IntArrayRef u, at::IntArrayRef s, at::In
   for (std::size_t i = 0; i < pad.size(); ++i) {
     pad[i] = u[i + 2] - ((s[i + 2] - 1) * g.stride[i] - 2 * g.padding[i] +
                          g.dilation[i] * (kernel[i] - 1) + 1);
+    TORCH_CHECK_VALUE(pad[i] >= 0 && pad[i] < std::max(g.stride[i], g.dilation[i]),
+                      "relprop_conv: ",
+                      "u must have the positions of which a convolution makes those of the output ",
+                      s.slice(2), ", got u ", u);
   }
   return pad;
 }
@@ -120,12 +124,31 @@ at::Tensor convolve_transposed(const at::Tensor& s_, const at::Tensor& w, at::In
     at::Tensor c =
         at::convolution(s, w, std::nullopt, g.stride, g.padding, g.dilation, false, {0}, g.groups);
     // Output padding of a stride or more makes room for positions that no input has.
-    for (std::int64_t d = 2; d < c.dim(); ++d) c = c.narrow(d, 0, u[d]);
+    for (std::int64_t d = 2; d < c.dim(); ++d) {
+      TORCH_CHECK_VALUE(u[d] <= c.size(d), "relprop_conv: u must have the positions of which a ",
+                        "transposed convolution makes those of the output ", s.sizes().slice(2),
+                        ", got u ", u);
+      c = c.narrow(d, 0, u[d]);
+    }
     return c.contiguous(layout_of(c));
   }
   const auto pad = left_over(u, s.sizes(), kernel, g);
   if (w.is_mkldnn()) return packed_transposed(s, w, g, pad);
   return at::convolution(s, w, std::nullopt, g.stride, g.padding, g.dilation, true, pad, g.groups);
+}
+
+// What ATen would refuse in words about other operations. Weights that oneDNN has packed, or that
+// winograd_conv takes, have shapes of their own; it and oneDNN check them.
+void check_conv_weight(const char* op, const char* name, const at::Tensor& w, const at::Tensor& u,
+                       at::IntArrayRef kernel, const ConvGeometry& g) {
+  TORCH_CHECK_VALUE(w.device() == u.device(), op, ": ", name, " must be on the device of u (",
+                    u.device(), "), got ", w.device());
+  if (w.is_mkldnn() || is_transformed(w, u)) return;
+  const bool fits = w.dim() == u.dim() && w.sizes().slice(2) == kernel && g.groups > 0 &&
+                    (g.transposed ? w.size(0) : w.size(1) * g.groups) == u.size(1) &&
+                    (g.transposed || w.size(0) % g.groups == 0);
+  TORCH_CHECK_VALUE(fits, op, ": ", name, " must be the weight of a convolution of u ", u.sizes(),
+                    " with kernel ", kernel, " and ", g.groups, " groups, got ", w.sizes());
 }
 
 }  // namespace
@@ -137,6 +160,9 @@ at::Tensor relprop_conv(const at::Tensor& u, const at::Tensor& R, const at::Tens
                         bool transposed, at::IntArrayRef output_padding, std::int64_t groups,
                         double eps, std::int64_t parts) {
   constexpr const char* op = "relprop_conv";
+  check_dtype(op, "u", u);
+  check_like(op, "R", R, "u", u);
+  TORCH_CHECK_VALUE(parts == 1 || parts == 2, op, ": parts must be 1 or 2, got ", parts);
   const std::int64_t dims = u.dim() - 2;
   TORCH_CHECK_VALUE(dims >= 1, op, ": u must be [N, C, ...], got ", u.sizes());
   check_geometry(op, "kernel", kernel, dims, 1);
@@ -151,10 +177,17 @@ at::Tensor relprop_conv(const at::Tensor& u, const at::Tensor& R, const at::Tens
   const ConvGeometry g{stride,          padding,        dilation,
                        transposed,      output_padding, groups * (parts_are_groups ? 2 : 1),
                        parts_are_groups};
-  const bool given = z.has_value() && z->defined();
-  TORCH_CHECK_VALUE(!given || z->dim() == u.dim(), op, ": z must have the dimensions of u ",
-                    u.sizes(), ", got ", given ? z->sizes() : at::IntArrayRef());
+  if (!w.is_mkldnn()) check_like(op, "w", w, "u", u);
+  check_conv_weight(op, "w", w, u, kernel, g);
+  check_conv_weight(op, "w_t", w_t, u, kernel, g);
+  const bool given = is_given(z);
+  if (given) check_like(op, "z", *z, "u", u);
+  TORCH_CHECK_VALUE(!given || (z->dim() == u.dim() && z->size(0) == u.size(0)), op,
+                    ": z must have the dimensions of u ", u.sizes(), ", got ",
+                    given ? z->sizes() : at::IntArrayRef());
   const at::Tensor zz = given ? *z : convolve(u, w, g);
+  check_bias(op, b, "u", u, zz.size(1));
+  count_targets(op, R, zz.sizes(), "the output");
   const at::Tensor s =
       dense(divide(R, zz, given ? std::nullopt : b, eps, !given), zz.dim(), layout_of(zz));
   const at::Tensor c =
@@ -167,9 +200,22 @@ at::Tensor relprop_conv(const at::Tensor& u, const at::Tensor& R, const at::Tens
 at::Tensor relprop_linear(const at::Tensor& u, const at::Tensor& R, const at::Tensor& w,
                           const std::optional<at::Tensor>& b, const std::optional<at::Tensor>& z,
                           double eps, std::int64_t parts) {
-  TORCH_CHECK_VALUE(u.dim() == 2, "relprop_linear: u must be [N, in], got ", u.sizes(),
+  constexpr const char* op = "relprop_linear";
+  check_dtype(op, "u", u);
+  check_like(op, "R", R, "u", u);
+  check_like(op, "w", w, "u", u);
+  TORCH_CHECK_VALUE(u.dim() == 2, op, ": u must be [N, in], got ", u.sizes(),
                     "; flatten the leading dimensions");
-  const bool given = z.has_value() && z->defined();
+  TORCH_CHECK_VALUE(parts == 1 || parts == 2, op, ": parts must be 1 or 2, got ", parts);
+  TORCH_CHECK_VALUE(w.dim() == 2 && w.size(1) == u.size(1), op, ": w must be [out, ", u.size(1),
+                    "] for u ", u.sizes(), ", got ", w.sizes());
+  check_bias(op, b, "u", u, w.size(0));
+  const std::int64_t outputs[] = {u.size(0), w.size(0)};
+  const bool given = is_given(z);
+  if (given) check_like(op, "z", *z, "u", u);
+  TORCH_CHECK_VALUE(!given || z->sizes() == at::IntArrayRef(outputs), op, ": z must be ",
+                    at::IntArrayRef(outputs), ", got ", given ? z->sizes() : at::IntArrayRef());
+  count_targets(op, R, outputs, "the output");
   const at::Tensor zz = given ? *z : at::linear(u, w);
   const at::Tensor s =
       dense(divide(R, zz, given ? std::nullopt : b, eps, !given), 2, at::MemoryFormat::Contiguous);

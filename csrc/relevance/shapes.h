@@ -48,9 +48,8 @@ struct Divide {
   const void* bias() const { return b.defined() ? b.const_data_ptr() : nullptr; }
 };
 
-inline Divide plan_divide(const at::Tensor& R, const at::Tensor& z,
+inline Divide plan_divide(const char* op, const at::Tensor& R, const at::Tensor& z,
                           const std::optional<at::Tensor>& b) {
-  constexpr const char* op = "stabilized_divide";
   check_dtype(op, "z", z);
   check_like(op, "R", R, "z", z);
   TORCH_CHECK_VALUE(z.dim() >= 1, op, ": z must have at least one dimension, got a number");
@@ -93,9 +92,8 @@ struct Product {
   PartsShape shape;
 };
 
-inline Product plan_product(const at::Tensor& u, const at::Tensor& c, std::int64_t parts,
-                            bool in_place) {
-  constexpr const char* op = "multiply_parts";
+inline Product plan_product(const char* op, const at::Tensor& u, const at::Tensor& c,
+                            std::int64_t parts, bool in_place) {
   check_dtype(op, "u", u);
   check_like(op, "c", c, "u", u);
   TORCH_CHECK_VALUE(parts == 1 || parts == 2, op, ": parts must be 1 or 2, got ", parts);

@@ -34,7 +34,7 @@ struct SamplingOps {
     const Accumulate a = plan_accumulate(total, g, sample, weight);
     Backend::accumulate(a);
     if (!a.total.is_same(total)) total.copy_(a.total);
-    if (!total.is_inference()) total.unsafeGetTensorImpl()->bump_version();
+    mark_written(total);
   }
 
   static at::Tensor add_noise(const at::Tensor& x, const at::Tensor& sample, const at::Tensor& draw,

@@ -2,7 +2,6 @@
 // the plain shapes that the kernels take. Knows PyTorch, as does ops.h; the kernels do not.
 #pragma once
 
-#include <ATen/MemoryOverlap.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/empty.h>
 
@@ -128,9 +127,7 @@ inline void check_sum(const char* op, const at::Tensor& total, const at::Tensor&
                    "; make total float64");
   TORCH_CHECK_VALUE(g.device() == total.device(), op, ": g must be on the device of total (",
                     total.device(), "), got ", g.device());
-  TORCH_CHECK_VALUE(at::has_internal_overlap(total) != at::MemOverlap::Yes, op,
-                    ": total must have a place for each of its elements, got shape ", total.sizes(),
-                    " with strides ", total.strides(), "; clone() it");
+  check_writable(op, "total", total);
 }
 
 // total is that of the call, or a dense copy of it.
@@ -142,6 +139,7 @@ inline Accumulate plan_accumulate(const at::Tensor& total, const at::Tensor& g,
   a.sample = plan_sample(op, sample, total);
   const std::int64_t rows = a.sample.size(0);
   check_list(op, "weight", weight, at::kDouble, rows, "row of the batch", total);
+  check_apart(op, "total", total, "weight", weight);
   TORCH_CHECK_VALUE(
       g.dim() == total.dim() && g.size(0) == rows && g.sizes().slice(1) == total.sizes().slice(1),
       op, ": g must have ", rows, " rows (one per sample) of the shape of those of ", "total ",

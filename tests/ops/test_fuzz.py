@@ -7,6 +7,7 @@ before it writes: an element that is read from elsewhere, or left unwritten, sho
 import contextlib
 import itertools
 import math
+import random
 
 import pytest
 import torch
@@ -50,6 +51,9 @@ class Maker:
     def one_of(self, *values):
         return self.data.draw(st.sampled_from(values))
 
+    def order(self, n):
+        return self.data.draw(st.permutations(range(n)))
+
     def shape(self, low, high, most=5):
         """Sizes of so many dimensions; one of them may be 0."""
         sizes = [self.size(1, most) for _ in range(self.size(low, high))]
@@ -65,7 +69,7 @@ class Maker:
         if expand and x.dim() and x.numel() and self.size(0, 4) == 0:
             d = self.size(0, x.dim() - 1)
             return self.place(x.narrow(d, 0, 1), expand=False).expand_as(x)
-        order = self.data.draw(st.permutations(range(x.dim())))
+        order = self.order(x.dim())
         steps, stride = [0] * x.dim(), 1
         for d in order:
             step = self.one_of(1, 1, 2)
@@ -462,3 +466,120 @@ def test_every_op_is_here():
 def test_what_is_not_written_shows():
     with poison("cpu"):
         assert all(torch.empty(3, dtype=t).isnan().all() for t in TOLERANCE)
+
+
+# ---- what fake kernels say, and what is refused ------------------------------------------------
+
+
+class Seeded(Maker):
+    """Draws by a seed, quickly."""
+
+    def __init__(self, seed):
+        self.random = random.Random(seed)
+        super().__init__(None, "cpu")
+
+    def size(self, low, high):
+        return self.random.randint(low, high)
+
+    def one_of(self, *values):
+        return self.random.choice(values)
+
+    def order(self, n):
+        return self.random.sample(range(n), n)
+
+
+def on_meta(x):
+    """The same strides without memory."""
+    if not isinstance(x, torch.Tensor):
+        return x
+    return torch.empty_strided(x.shape, x.stride(), dtype=x.dtype, device="meta")
+
+
+def layout(x):
+    """Shape, dtype, and the strides that matter."""
+    strides = [s for n, s in zip(x.shape, x.stride(), strict=True) if n > 1]
+    return list(x.shape), x.dtype, strides if x.numel() else None
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.__name__)
+def test_fake_kernels_say_what_comes(case):
+    call = getattr(native, case.__name__)
+    for seed in range(40):
+        arguments = case(Seeded(seed))
+        wanted, got = call(*map(on_meta, arguments)), call(*arguments)
+        if got is None:
+            assert wanted is None
+            continue
+        for a, b in zip(tensors_of(got), tensors_of(wanted), strict=True):
+            assert layout(a) == layout(b), f"seed {seed}"
+
+
+def spoiled(x):
+    """The tensor on another device, of another dtype, of other shapes."""
+    yield "device", x.to("meta")
+    yield "dtype", (x.to(torch.int32) if x.dtype.is_floating_point else x.to(torch.float64))
+    yield "rank", x[None, None, None, None]
+    if x.dim():
+        yield "shape", x.new_ones(*x.shape[:-1], x.shape[-1] + 13)
+
+
+NAMES = {
+    n: [a.name for a in getattr(native, n).default._schema.arguments]
+    for n in (case.__name__ for case in CASES)
+}
+# What may have any size: the result, or another argument that is then refused, goes by it.
+FREE = {
+    ("add_noise", "x"), ("backward_product", "w"), ("cut_boxes", "start"), ("cut_boxes", "x"),
+    ("mask_segments", "on"), ("split_signs", "a"), ("weighted_least_squares", "X"),
+    ("weighted_lasso", "X"), ("winograd_conv", "x"), ("segment_sums", "x"),
+}  # fmt: skip
+# What follows from the geometry of windows or layers: the kernels check it.
+GEOMETRY = {
+    ("pool_redistribute", "a"), ("pool_redistribute", "R"), ("relprop_conv", "u"),
+    ("relprop_conv", "R"), ("relprop_conv", "w"), ("relprop_conv", "w_t"), ("relprop_conv", "z"),
+    ("relprop_few", "u"), ("relprop_few", "R"), ("relprop_few", "w"), ("relprop_few", "w_back"),
+    ("zplus_conv", "a"), ("zplus_conv", "R"), ("zplus_conv", "w"), ("winograd_conv", "w"),
+    ("winograd_conv", "b"), ("recurrent_states", "b"), ("recurrent_relprop", "b"),
+    ("recurrent_relprop", "z"), ("scatter_windows", "scores"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("meta", [False, True], ids=["cpu", "meta"])
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.__name__)
+def test_one_wrong_tensor_is_refused_by_name(case, meta):
+    """Each in turn: on another device, of another dtype or shape; an error, never a result."""
+    for seed in range(6):
+        arguments = case(Seeded(seed))
+        for i, x in enumerate(arguments):
+            for kind, wrong in spoiled(x) if isinstance(x, torch.Tensor) else ():
+                given = [*arguments[:i], wrong, *arguments[i + 1 :]]
+                if meta:
+                    given = [on_meta(v) for v in given]
+                if meta and kind == "device":
+                    given[i] = x
+                if kind in ("rank", "shape") and is_free(case.__name__, i, x, meta):
+                    continue
+                if kind == "device" and sum(isinstance(v, torch.Tensor) for v in given) == 1:
+                    continue  # it is there
+                refuses(case.__name__, i, kind, given)
+
+
+def is_free(op, i, x, meta):
+    """Whether a tensor may have another shape."""
+    at = op, NAMES[op][i]
+    whole = x.dim() == 1 and at[1] in ("x", "total")  # samples without sizes of their own
+    return whole or at in FREE or (meta and at in GEOMETRY)
+
+
+def refuses(op, i, kind, given):
+    what = f"{op}: {NAMES[op][i]}, {kind}"
+    words = "no error"
+    try:
+        getattr(native, op)(*given)
+    except (TypeError, ValueError) as error:
+        if f"{op.rstrip('_')}" in str(error):
+            return
+        words = f"an error that does not name the op: {error}"
+    except (RuntimeError, NotImplementedError) as error:
+        words = f"another error: {error}"
+    pytest.fail(f"{what}: {words}")

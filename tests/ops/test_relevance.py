@@ -385,3 +385,41 @@ def test_packed_weights_give_the_same():
         plain = ops.relprop_conv(u, R, w, w_t, *rest)
         got = ops.relprop_conv(u, R, packed, packed_w_t, *rest)
         close(got, plain.double(), w_t.dtype)
+
+
+# ---- what is written over ----------------------------------------------------------------------
+
+
+def divide_over(z, R):
+    torch.ops.xaifast.stabilized_divide_(z, R, None, 0.5)
+
+
+def multiply_over(z, R):
+    torch.ops.xaifast.multiply_(z, R)
+
+
+@pytest.mark.parametrize("op", [divide_over, multiply_over])
+def test_ops_in_place_are_noticed_and_refuse_shared_memory(op):
+    x = torch.randn(2, 6)
+    for z in (x.clone(), x.repeat(1, 2)[:, ::2]):  # written over, or by way of a copy
+        before = z._version
+        op(z, x)
+        assert z._version > before
+    memory = torch.randn(20)
+    with pytest.raises(ValueError, match=r"must not share a part of the memory.*clone\(\) one"):
+        op(memory[:12].view(2, 6), memory[2:14].view(2, 6))
+    with pytest.raises(ValueError, match="must have a place for each of its elements"):
+        op(torch.randn(1, 6).expand(2, 6), x)
+    same, apart = x.clone(), x.clone()
+    op(same, same)
+    op(apart, x)
+    assert torch.equal(same, apart)
+    with torch.inference_mode():
+        op(x.clone(), x)
+
+
+def test_a_nan_is_in_both_parts(dtype):
+    a = torch.tensor([[torch.nan, -1.0, 2.0, -0.0, 0.0, torch.inf]], dtype=dtype)
+    u = ops.split_signs(a)
+    want = torch.cat([a.clamp(min=0), a.clamp(max=0)], 1)
+    torch.testing.assert_close(u, want, equal_nan=True, rtol=0, atol=0)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from .. import reference
 from . import conv_table
+from .fakes import empty_rows, fake
 from .native import is_native
 
 _native = torch.ops.xaifast
@@ -96,6 +97,6 @@ def zplus_conv(
     return _native.zplus_conv(a, R, w, w_t, b, *place, nonnegative, float(eps), kernel)
 
 
-@torch.library.register_fake("xaifast::zplus_conv")
+@fake("zplus_conv", a="N C *S", R="[T] N K *O", w="K _ *G", w_t="_ _ *G", b="K")
 def _(a, R, w, w_t, b, stride, padding, dilation, groups, rule, low, high, nonnegative, eps, kernel):  # fmt: skip  # noqa: E501
-    return a.new_empty((*R.shape[: R.dim() - a.dim()], *a.shape))
+    return empty_rows(a.shape, R.shape[: R.dim() - a.dim()], a, a)

@@ -11,6 +11,7 @@ from torch._prims_common import suggest_memory_format
 from torch._subclasses.fake_tensor import FakeTensor
 
 from .. import reference
+from .fakes import fake
 from .native import is_native
 from .winograd import winograd_pays
 
@@ -126,7 +127,7 @@ def relprop_few(
 torch.library.impl("xaifast::relprop_few", "CUDA")(reference.relprop_few)
 
 
-@torch.library.register_fake("xaifast::relprop_few")
+@fake("relprop_few", u="N D H W", R="[T] N K I J", w="_ _ _", w_back="_ _ _", b="K", z="N K I J")
 def _(u, R, w, w_back, b, z, kernel, stride, padding, eps, parts):
     targets = R.shape[: R.dim() - u.dim()]
     shape = (math.prod(targets) * u.shape[0], u.shape[1] // parts, *u.shape[2:])

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from .. import reference
+from .fakes import fake
 from .native import is_native
 
 _native = torch.ops.xaifast
@@ -73,6 +74,6 @@ def zplus_linear(
     return call(a, R, w, b, list(share), list(positive), list(negative), float(eps))
 
 
-@torch.library.register_fake("xaifast::zplus_linear")
+@fake("zplus_linear", a="N J", R="[T] N K", w="K J", b="K")
 def _(a, R, w, b, share, positive, negative, eps):
     return a.new_empty((*R.shape[: R.dim() - 2], *a.shape))

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from .. import reference
+from .fakes import fake
 from .native import is_native
 
 _native = torch.ops.xaifast
@@ -89,7 +90,17 @@ def lstm_path(
     return call(start, change, w, alpha, weight, seed_h, seed_c, step)
 
 
-@torch.library.register_fake("xaifast::lstm_path")
+@fake(
+    "lstm_path",
+    change="N T G",
+    start="1|N T G",
+    w="G H",
+    alpha="float64 N K",
+    weight="float64 M N K",
+    seed_h="M N H",
+    seed_c="M N H",
+    step="int64 M N",
+)
 def _(start, change, w, alpha, weight, seed_h, seed_c, step):
     M, (N, T, gates) = weight.shape[0], change.shape
     S, slope = (torch.empty_like(weight, memory_format=torch.contiguous_format) for _ in range(2))

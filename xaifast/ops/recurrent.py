@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from .. import reference
+from .fakes import fake
 from .native import _native, is_native
 
 # Units for which a CUDA block holds what all steps need; beyond, PyTorch runs step by step.
@@ -142,7 +142,7 @@ def recurrent_relprop(
 # ---- fake kernels: shapes only, for torch.compile and torch.export ---------------------------
 
 
-@torch.library.register_fake("xaifast::recurrent_states")
+@fake("recurrent_states", a="T N G", w="G H", b="_", h0="N H", c0="N H", lengths="int64 N")
 def _(a, w, b, h0, c0, lengths=None):
     (steps, rows, _), hidden = a.shape, h0.shape[1]
     states = (steps + 1, rows)
@@ -150,9 +150,20 @@ def _(a, w, b, h0, c0, lengths=None):
     return a.new_empty((steps, rows, 4 * hidden)), a.new_empty((*states, hidden)), c
 
 
-@torch.library.register_fake("xaifast::recurrent_relprop")
+@fake(
+    "recurrent_relprop",
+    z="T N F",
+    h="U N H",
+    c="U N H",
+    w="G H",
+    b="_",
+    R="M T N H",
+    R_h="M N H",
+    R_c="M N H",
+    lengths="int64 N",
+)
 def _(z, h, c, w, b, R, R_h, R_c, gate, eps, lengths=None):
     hidden = h.shape[2]
     width = hidden if gate == "all" else w.shape[0]
     R_c0 = z.new_empty((*R_h.shape[:2], 0 if c is None else hidden))
-    return z.new_empty((*R.shape[:3], width)), torch.empty_like(R_h), R_c0
+    return z.new_empty((*R.shape[:3], width)), R_h.new_empty(R_h.shape), R_c0

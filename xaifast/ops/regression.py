@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from .. import reference
+from .fakes import fake
 from .native import is_native
 
 _native = torch.ops.xaifast
@@ -147,13 +148,13 @@ def weighted_lasso(
 # ---- fake kernels: shapes only, for torch.compile and torch.export ---------------------------
 
 
-@torch.library.register_fake("xaifast::weighted_least_squares")
+@fake("weighted_least_squares", y="B S", X="1|B S M", weight="1|B S")
 def _(X, y, weight, ridge, intercept):
     shape = (y.shape[0], X.shape[2])
     return X.new_empty(shape, dtype=torch.float64), y.new_empty(y.shape[:1], dtype=torch.float64)
 
 
-@torch.library.register_fake("xaifast::weighted_lasso")
+@fake("weighted_lasso", y="B S", X="1|B S M", weight="1|B S")
 def _(X, y, weight, alpha, intercept, tol, max_iter):
     c0, gap = (y.new_empty(y.shape[:1], dtype=torch.float64) for _ in range(2))
     return X.new_empty((y.shape[0], X.shape[2]), dtype=torch.float64), c0, gap

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch._prims_common import suggest_memory_format
 
 from .. import reference
+from .fakes import empty, empty_rows, fake
 from .native import is_native
 
 _native = torch.ops.xaifast
@@ -400,47 +401,48 @@ def relprop_linear(
 # ---- fake kernels: shapes only, for torch.compile and torch.export ---------------------------
 
 
-@torch.library.register_fake("xaifast::stabilized_divide")
+@fake("stabilized_divide", z="*Z", R="[T] *Z", b="Z.1")
 def _(R, z, b, eps):
-    return torch.empty_like(R)
+    return empty_rows(z.shape, R.shape[: R.dim() - z.dim()], R, z)
 
 
-@torch.library.register_fake("xaifast::stabilized_divide_")
+@fake("stabilized_divide_", z="*Z", R="*Z", b="Z.1")
 def _(z, R, b, eps):
     return z
 
 
-@torch.library.register_fake("xaifast::multiply_parts")
+@fake("multiply_parts", u="N D *S", c="M D *S")
 def _(u, c, parts):
-    return c.new_empty((c.shape[0], c.shape[1] // parts, *c.shape[2:]))
+    return empty((c.shape[0], c.shape[1] // parts, *c.shape[2:]), c, u)
 
 
-@torch.library.register_fake("xaifast::multiply_")
+@fake("multiply_", c="M D *S", u="N D *S")
 def _(c, u):
     return c
 
 
-@torch.library.register_fake("xaifast::split_signs")
+@fake("split_signs", a="N C *S")
 def _(a):
-    return a.new_empty((a.shape[0], 2 * a.shape[1], *a.shape[2:]))
+    return empty((a.shape[0], 2 * a.shape[1], *a.shape[2:]), a)
 
 
-@torch.library.register_fake("xaifast::add_split")
+@fake("add_split", x="*Z", y="*Z", R="[T] *Z")
 def _(x, y, R, beta, eps):
-    return torch.empty_like(R), torch.empty_like(R)
+    Rx, Ry = (empty_rows(x.shape, R.shape[: R.dim() - x.dim()], R, x) for _ in range(2))
+    return Rx, Ry
 
 
-@torch.library.register_fake("xaifast::pool_redistribute")
+@fake("pool_redistribute", a="N C *S", R="[T] N C *O")
 def _(a, R, kernel, stride, padding, dilation, rule, eps):
-    return a.new_empty((*R.shape[: R.dim() - a.dim()], *a.shape))
+    return empty_rows(a.shape, R.shape[: R.dim() - a.dim()], a, a)
 
 
-@torch.library.register_fake("xaifast::backward_product")
+@fake("backward_product", s="M K", w="K J")
 def _(s, w):
     return s.new_empty((s.shape[0], w.shape[1]))
 
 
-@torch.library.register_fake("xaifast::relprop_conv")
+@fake("relprop_conv", u="N D *S", R="[T] N K *O", w="*_", w_t="any *_", b="K", z="N K *O")
 def _(u, R, w, w_t, b, z, kernel, stride, padding, dilation, transposed, output_padding, groups, eps, parts):  # fmt: skip  # noqa: E501
     targets = R.shape[: R.dim() - u.dim()]
     rows = math.prod(targets) * u.shape[0]
@@ -455,6 +457,6 @@ def _(u, R, w, w_t, b, z, kernel, stride, padding, dilation, transposed, output_
     return c.unflatten(0, (*targets, u.shape[0])) if targets else c
 
 
-@torch.library.register_fake("xaifast::relprop_linear")
+@fake("relprop_linear", u="N D", R="[T] N K", w="K D", b="K", z="N K")
 def _(u, R, w, b, z, eps, parts):
     return u.new_empty((*R.shape[: R.dim() - u.dim()], u.shape[0], u.shape[1] // parts))

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from .. import reference
+from .fakes import fake
 from .native import is_native
 
 _native = torch.ops.xaifast
@@ -352,36 +353,43 @@ def _empty_rows(x, rows):
     return torch.empty((rows, *x.shape[1:]), dtype=x.dtype, device=x.device, memory_format=layout)
 
 
-@torch.library.register_fake("xaifast::path_points")
+@fake("path_points", x="N *S", baseline="1|N *S", sample="int64 R", alpha="float64 R")
 def _(x, baseline, sample, alpha, relu):
     return _empty_rows(x, sample.shape[0])
 
 
-@torch.library.register_fake("xaifast::accumulate_rows_")
+@fake("accumulate_rows_", total="N *S", g="any R *S", sample="int64 R", weight="float64 R")
 def _(total, g, sample, weight):
     return None
 
 
-@torch.library.register_fake("xaifast::add_noise")
+@fake("add_noise", x="N *S", sample="int64 R", draw="int64 R", std="float64 N")
 def _(x, sample, draw, std, seed):
     return _empty_rows(x, sample.shape[0])
 
 
-@torch.library.register_fake("xaifast::occlude_windows")
+@fake("occlude_windows", x="N *S", baseline="1|N *S")
 def _(x, baseline, window, stride, first, count):
     return _empty_rows(x, count * x.shape[0])
 
 
-@torch.library.register_fake("xaifast::scatter_windows")
+@fake("scatter_windows", scores="_ _")
 def _(scores, shape, window, stride, average):
     return scores.new_empty((scores.shape[0], *shape))
 
 
-@torch.library.register_fake("xaifast::mask_segments")
+@fake(
+    "mask_segments",
+    x="N *S",
+    baseline="1|N *S",
+    labels="int64 1|N 1|*S",
+    on="bool R M",
+    sample="int64 R",
+)
 def _(x, baseline, labels, on, sample):
     return _empty_rows(x, sample.shape[0])
 
 
-@torch.library.register_fake("xaifast::segment_sums")
+@fake("segment_sums", x="N C *S", labels="int64 1|N 1|C 1|*S")
 def _(x, labels, segments):
     return x.new_empty((*x.shape[:2], segments), dtype=torch.float64)

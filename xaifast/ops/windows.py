@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from .. import reference
+from .fakes import fake
 from .native import is_native
 
 _native = torch.ops.xaifast
@@ -63,6 +64,6 @@ def cut_boxes(
 # ---- fake kernels: shapes only, for torch.compile and torch.export ---------------------------
 
 
-@torch.library.register_fake("xaifast::cut_boxes")
+@fake("cut_boxes", x="*S C", start="int64 A R", box="R *_ C", origin="int64 A R")
 def _(x, box, origin, start, size, fill):
     return x.new_empty((start.shape[1], *size, x.shape[-1]))

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from .. import reference
+from .fakes import fake
 from .native import is_native
 
 _native = torch.ops.xaifast
@@ -92,7 +93,7 @@ def winograd_conv(
 torch.library.impl("xaifast::winograd_conv", "CUDA")(reference.winograd_conv)
 
 
-@torch.library.register_fake("xaifast::winograd_conv")
+@fake("winograd_conv", x="N C H W", w="4 4 _ C _", b="_")
 def _(x, w, b, relu, padding):
     sizes = (n + 2 * padding - 2 for n in x.shape[2:])
     shape = (x.shape[0], w.shape[2] * w.shape[4], *sizes)
