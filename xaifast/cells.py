@@ -57,7 +57,8 @@ class _Cells(nn.Module):
             layer.reset_parameters()  # type: ignore[operator]
             lowest = -5.0 if name == "cell_input" else -4.0
             with torch.no_grad():
-                layer.bias.copy_(torch.linspace(-1.0, lowest, len(layer.bias)))  # type: ignore[operator,arg-type]
+                b: Tensor = layer.bias  # type: ignore[assignment]
+                b.copy_(torch.linspace(-1.0, lowest, len(b), dtype=torch.float32, device="cpu"))
 
     def entering(self, z: Tensor, y: Tensor) -> Tensor:
         """What is added to the cells."""

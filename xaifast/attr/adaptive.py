@@ -219,8 +219,8 @@ def _evaluate(
     paths: dict[int, _SamplePath],
 ) -> None:
     """Add nodes to the paths of samples."""
-    samples = torch.tensor([n for n, _ in wanted])
-    alphas = torch.tensor([alpha for _, alpha in wanted], dtype=torch.float64)
+    samples = torch.tensor([n for n, _ in wanted], device="cpu")
+    alphas = torch.tensor([alpha for _, alpha in wanted], dtype=torch.float64, device="cpu")
     pairs = list(zip(call.inputs, baseline, strict=True))
 
     def work(rows: slice) -> None:

@@ -150,7 +150,7 @@ class Call:
 
     def part(self, rows: slice) -> Call:
         """The same call for some of its samples."""
-        samples = torch.arange(rows.start, rows.stop)
+        samples = torch.arange(rows.start, rows.stop, device="cpu")
         inputs = tuple(x[rows] for x in self.inputs)
         part = replace(self, inputs=inputs, extra=self.extra_rows(samples), batch=len(samples))
         part.selection = lambda shape: self.selection(shape).rows(rows)

@@ -56,7 +56,7 @@ def flat(labels: Tensor) -> Tensor:
 def players_of(features: Features, batch: int, whole: bool) -> Players:
     """Count the features of each unit."""
     M, rows = features.count, max(len(m) for m in features.labels)
-    own = torch.zeros(rows, M, dtype=torch.bool)
+    own = torch.zeros(rows, M, dtype=torch.bool, device="cpu")
     for labels in features.labels:
         present = flat(labels).expand(rows, -1).cpu()
         own.scatter_(1, present, torch.ones_like(present, dtype=torch.bool))
@@ -84,7 +84,7 @@ def _in_pairs(z: Tensor, S: int) -> Tensor:
 
 def _all_coalitions(M: int) -> Tensor:
     """All subsets of M features, [2^M, M]."""
-    return (torch.arange(2**M).unsqueeze(1) >> torch.arange(M)) % 2 == 1
+    return (torch.arange(2**M, device="cpu").unsqueeze(1) >> torch.arange(M, device="cpu")) % 2 == 1
 
 
 class Uniform:
@@ -92,7 +92,7 @@ class Uniform:
 
     def draw(self, M: int, S: int, generator: torch.Generator) -> Tensor:
         """S coalitions of M features, [S, M] bool."""
-        return torch.rand(S, M, generator=generator) < 0.5
+        return torch.rand(S, M, generator=generator, dtype=torch.float32, device="cpu") < 0.5
 
     def enumerates(self, M: int, S: int) -> bool:
         """Whether all coalitions are taken in place of S draws: where they are no more."""
@@ -101,7 +101,7 @@ class Uniform:
     def enumerate(self, M: int, S: int) -> tuple[Tensor, Tensor]:
         """All coalitions, and how often each of them is expected in S draws."""
         z = _all_coalitions(M)
-        return z, torch.full((len(z),), S / len(z), dtype=torch.float64)
+        return z, torch.full((len(z),), S / len(z), dtype=torch.float64, device="cpu")
 
 
 class AfterOnes(Uniform):
@@ -129,12 +129,12 @@ class ShapleyShares(Uniform):
 
     def draw(self, M: int, S: int, generator: torch.Generator) -> Tensor:
         """S coalitions of M >= 2 features, [S, M] bool."""
-        ends = torch.tensor([[True], [False]]).expand(2, M)
+        ends = torch.tensor([[True], [False]], device="cpu").expand(2, M)
         pairs = (S - 1) // 2
         if not pairs:
             return ends[:S]
         sizes = 1 + torch.multinomial(self._shares(M), pairs, True, generator=generator)
-        keys = torch.rand(pairs, M, generator=generator, dtype=torch.float64)
+        keys = torch.rand(pairs, M, generator=generator, dtype=torch.float64, device="cpu")
         z = keys.argsort(1).argsort(1) < sizes.unsqueeze(1)
         return torch.cat([ends, _in_pairs(z, S - 2)])
 
@@ -143,14 +143,14 @@ class ShapleyShares(Uniform):
         z = _all_coalitions(M)
         k = z.sum(1)
         of_size = torch.bincount(k, minlength=M + 1)
-        shares = torch.zeros(M + 1, dtype=torch.float64)
+        shares = torch.zeros(M + 1, dtype=torch.float64, device="cpu")
         shares[1:M] = (S - 2) * self._shares(M) / of_size[1:M]
         shares[0] = shares[M] = 1.0
         return z, shares[k]
 
     def _shares(self, M: int) -> Tensor:
         """p(k) for k = 1 ... M - 1."""
-        k = torch.arange(1, M, dtype=torch.float64)
+        k = torch.arange(1, M, dtype=torch.float64, device="cpu")
         shares = 1 / (k * (M - k))
         return shares / shares.sum()
 
@@ -182,7 +182,7 @@ class Coalitions:
     def on(self, device: torch.device) -> Tensor:
         """Which features are on, [S, groups, M'] bool; off beyond those of a group."""
         width = max(z.shape[1] for z in self.z)
-        on = torch.zeros(self.count, len(self.z), width, dtype=torch.bool)
+        on = torch.zeros(self.count, len(self.z), width, dtype=torch.bool, device="cpu")
         for g, z in enumerate(self.z):
             on[:, g, : z.shape[1]] = z != 0
         return on.to(device)
@@ -195,14 +195,14 @@ class Coalitions:
 
 def _distinct(z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Distinct coalitions, all features first; how often each is there; the row of each."""
-    rows = torch.zeros(len(z), dtype=torch.long)
+    rows = torch.zeros(len(z), dtype=torch.long, device="cpu")
     for part in z.split(62, 1):  # as numbers of 62 bits
-        number = (part.long() << torch.arange(part.shape[1])).sum(1)
+        number = (part.long() << torch.arange(part.shape[1], device="cpu")).sum(1)
         smaller = number.unique(return_inverse=True)[1]
         rows = (rows * len(z) + smaller).unique(return_inverse=True)[1]
     rows = rows.max() - rows
     repeats = rows.bincount()
-    one = torch.empty_like(repeats).scatter_(0, rows, torch.arange(len(z)))
+    one = torch.empty_like(repeats).scatter_(0, rows, torch.arange(len(z), device="cpu"))
     return z[one], repeats.double(), rows
 
 
@@ -225,7 +225,7 @@ def draw_coalitions(
     for M in sizes:
         if enumerated and source.enumerates(M, S):
             z, repeats = source.enumerate(M, S)
-            found.append((z.flip(0), repeats.flip(0), torch.arange(2**M)))
+            found.append((z.flip(0), repeats.flip(0), torch.arange(2**M, device="cpu")))
         else:
             found.append(_distinct(source.draw(M, S, torch.Generator().manual_seed(seed))))
     most = max(len(z) for z, _, _ in found)
@@ -233,7 +233,7 @@ def draw_coalitions(
     def padded(x: Tensor) -> Tensor:
         return torch.cat([x.double(), x.new_zeros(most - len(x), *x.shape[1:]).double()])
 
-    group = torch.tensor([sizes.index(M) for M in players.counts])
+    group = torch.tensor([sizes.index(M) for M in players.counts], device="cpu")
     coalitions, numbers, rows = (list(parts) for parts in zip(*found, strict=True))
     return Coalitions([padded(v) for v in coalitions], group, [padded(v) for v in numbers], rows)
 
@@ -291,7 +291,7 @@ def ask_coalitions(
     drawn = min(len(rows) for rows in z)
     if drawn < S:
         too_few(who, drawn, S)
-    every, group = torch.arange(drawn), torch.arange(len(z))
+    every, group = torch.arange(drawn, device="cpu"), torch.arange(len(z), device="cpu")
     stacked = [torch.stack(rows[:drawn]) for rows in z]
-    ones = torch.ones(drawn, dtype=torch.float64)
+    ones = torch.ones(drawn, dtype=torch.float64, device="cpu")
     return Coalitions(stacked, group, [ones] * len(z), [every] * len(z), dtype)

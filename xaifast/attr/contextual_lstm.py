@@ -70,7 +70,7 @@ def decompose(pieces: Pieces, w: Direction, begun: list[int]) -> tuple[Tensor, T
     b_if, b_g, b_o = b.split([2 * H, H, H])
     i_bias, f_bias = b_if.sigmoid().chunk(2)
     g_bias = b_g.tanh()
-    h = c = torch.zeros(())
+    h = c = torch.zeros((), dtype=torch.float32, device="cpu")
     outputs: list[Tensor] = []
     for t, k in enumerate(begun):
         x = pieces(t, k)

@@ -238,12 +238,16 @@ class DeepLift(GradientAttribution):
         call = comparison.call
         shared = all(len(b) == 1 for b in baseline)
         shared = shared and comparison.graph.batched and not call.extra_per_sample
-        alone = comparison.run(baseline, torch.zeros(1, dtype=torch.long)) if shared else None
+        alone = (
+            comparison.run(baseline, torch.zeros(1, dtype=torch.long, device="cpu"))
+            if shared
+            else None
+        )
         whole = tuple(b.expand_as(x) for b, x in zip(baseline, call.inputs, strict=True))
         parts: list[Result] = []
 
         def work(rows: slice) -> None:
-            samples = torch.arange(rows.start, rows.stop)
+            samples = torch.arange(rows.start, rows.stop, device="cpu")
             x, b = (tuple(v[rows] for v in vs) for vs in (call.inputs, whole))
             values = comparison.run(x, samples)
             reference = comparison.run(b, samples) if alone is None else alone
@@ -380,10 +384,10 @@ class DeepLiftShap(DeepLift):
         gaps: list[Tensor] = []
 
         def work(part: slice) -> None:
-            pair = torch.arange(part.start, part.stop)
+            pair = torch.arange(part.start, part.stop, device="cpu")
             found, gap = self._compare_pairs(comparison, distribution, pair // B, pair % B, custom)
             gaps.append(gap)
-            weight = torch.full((len(pair),), 1 / B, dtype=torch.float64)
+            weight = torch.full((len(pair),), 1 / B, dtype=torch.float64, device="cpu")
             for mean, a in zip(means, found, strict=True):
                 for t in range(targets):
                     ops.accumulate_rows_(mean[t], a[t], pair // B, weight)

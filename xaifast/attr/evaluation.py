@@ -62,7 +62,7 @@ def output_of(function: Any, inputs: tuple) -> Tensor:
         return output
     if isinstance(output, (bool, int, float)):
         kind = torch.float64 if isinstance(output, float) else torch.int64
-        return torch.tensor(output, dtype=kind)
+        return torch.tensor(output, dtype=kind, device="cpu")
     raise ModelError(
         f"The model must return one tensor; it returned {describe(output)}. Wrap it: a function "
         'that returns the tensor to explain, such as lambda x: model(x)["out"] or '
@@ -191,7 +191,7 @@ class PlainModel:
         return self._need
 
     def _measured(self) -> Need:
-        one = torch.zeros(1, dtype=torch.long)
+        one = torch.zeros(1, dtype=torch.long, device="cpu")
         sizes, row = _Sizes(), tuple(x[:1].clone() for x in self.call.inputs)  # may be written into
         try:
             with torch.no_grad(), sizes:
@@ -363,19 +363,21 @@ def scores_of(model: Model, points: tuple[Tensor, ...], size: int | str) -> Tens
     call = model.call
     select = call.selection
     if all(len(x) == 1 for x in points) and not call.extra_per_sample and call.batch > 1:
-        output = check_rows(model.output(points, torch.zeros(1, dtype=torch.long)), 1, call.who)
+        output = check_rows(
+            model.output(points, torch.zeros(1, dtype=torch.long, device="cpu")), 1, call.who
+        )
         return select(output.shape[1:]).values(output.expand(call.batch, *output.shape[1:]))
     whole = tuple(p.expand_as(x) for p, x in zip(points, call.inputs, strict=True))
     parts: list[Tensor] = []
 
     def work(rows: slice) -> None:
-        samples = torch.arange(rows.start, rows.stop)
+        samples = torch.arange(rows.start, rows.stop, device="cpu")
         output = model.output(tuple(x[rows] for x in whole), samples)
         check_rows(output, len(samples), call.who)
         parts.append(select(output.shape[1:]).rows_of(samples).values(output))
 
     run_in_batches(call.batch, rows_at_once(model, size, call.batch), work, size == "auto")
-    return torch.cat(parts, 1) if parts else torch.zeros(1, 0)
+    return torch.cat(parts, 1) if parts else torch.zeros(1, 0, dtype=torch.float32, device="cpu")
 
 
 def gradients_of(

@@ -70,7 +70,9 @@ class Task:
 
     def coefficients(self, baseline: tuple[Tensor, ...]) -> Tensor:
         """Coefficients of the surrogates, [targets, units, M], float64."""
-        similarities = torch.ones(self.units, self.coalitions.count, dtype=torch.float64)
+        similarities = torch.ones(
+            self.units, self.coalitions.count, dtype=torch.float64, device="cpu"
+        )
         y = self._scores(baseline, similarities)
         if isinstance(self.kernel, Kernel):
             weights = self._weights(baseline)
@@ -86,7 +88,7 @@ class Task:
         ours = isinstance(self.kernel, Kernel)
         on = self.coalitions.on(self.call.inputs[0].device)
         full = self.coalitions.full_row() if ours else None
-        which = torch.arange(len(on))
+        which = torch.arange(len(on), device="cpu")
         which = which if full is None else which[which != full]
 
         def perturb(part: slice) -> tuple[Tensor, ...]:
@@ -95,7 +97,7 @@ class Task:
                 self._ask(which[part], rows, baseline, similarities)
             return rows
 
-        y = torch.empty(len(on), len(self.scorer.initial), dtype=torch.float64)
+        y = torch.empty(len(on), len(self.scorer.initial), dtype=torch.float64, device="cpu")
         y[which] = self.scorer.evaluate(perturb, len(which)).to("cpu", torch.float64)
         if self.scorer.whole and self.units > 1:
             raise ModelError(
@@ -131,7 +133,7 @@ class Task:
     def _solve(self, y: Tensor, weights: list[Tensor]) -> Tensor:
         """Coefficients [targets, units, M'] from scores [targets, units, S]."""
         width = max(self.players.counts)
-        found = torch.zeros(*y.shape[:2], width, dtype=torch.float64)
+        found = torch.zeros(*y.shape[:2], width, dtype=torch.float64, device="cpu")
         c = self.coalitions
         for g, z in enumerate(c.z):
             units, scores, weight = c.units(g), y[:, c.units(g)], weights[g]

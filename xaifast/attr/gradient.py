@@ -20,7 +20,7 @@ def gradients(evaluator: Evaluator, call: Call, size: int | str) -> list[Tensor]
     parts: list[tuple[Tensor, ...]] = []
 
     def work(rows: slice) -> None:
-        samples = torch.arange(rows.start, rows.stop)
+        samples = torch.arange(rows.start, rows.stop, device="cpu")
         parts.append(gradients_of(model, tuple(x[rows] for x in call.inputs), samples)[1])
 
     run_in_batches(call.batch, rows_at_once(model, size, call.batch), work, size == "auto")

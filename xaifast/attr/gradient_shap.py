@@ -155,25 +155,27 @@ class GradientShap(GradientAttribution):
         with progress_bar(total, call.who, show) as bar:
 
             def work(part: slice) -> None:
-                row = torch.arange(part.start, part.stop)
+                row = torch.arange(part.start, part.stop, device="cpu")
                 found, sample = self._explain(model, draws, row, gaps if with_gaps else None)
                 if not sums:
                     sums.extend(_zeros(x, len(found[0])) for x in call.inputs)
-                weight = torch.full((len(row),), 1 / draws.count, dtype=torch.float64)
+                weight = torch.full((len(row),), 1 / draws.count, dtype=torch.float64, device="cpu")
                 for s, a in zip(sums, found, strict=True):
                     for t in range(len(a)):
                         ops.accumulate_rows_(s[t], a[t], sample, weight)
                 bar.update(len(row))
 
             run_in_batches(total, rows_at_once(model, size, total), work, size == "auto")
-        return sums, torch.cat(gaps, 1) if gaps else torch.empty(0)
+        return sums, torch.cat(gaps, 1) if gaps else torch.empty(
+            0, dtype=torch.float32, device="cpu"
+        )
 
     def _explain(
         self, model: Model, draws: _Draws, row: Tensor, gaps: list[Tensor] | None
     ) -> tuple[list[Tensor], Tensor]:
         """Attributions of some draws [targets, rows, ...], and the samples they belong to."""
         sample, x, b, alpha = draws.rows(row)
-        each = torch.arange(len(row))
+        each = torch.arange(len(row), device="cpu")
         points = tuple(ops.path_points(u, v, each, alpha) for u, v in zip(x, b, strict=True))
         _, found = gradients_of(model, points, sample)
         g = check_gradients(found, model.call.who)
@@ -205,10 +207,10 @@ class _Draws:
         self.levels, self.count = levels, count
         self.seeds = seeds_for(call.inputs, source)
         B = len(distribution[0])
-        rounds = [torch.randperm(B, generator=source) for _ in range(-(-count // B))]
+        rounds = [torch.randperm(B, generator=source, device="cpu") for _ in range(-(-count // B))]
         self.of = torch.cat(rounds)[:count]
-        within = torch.rand(count, generator=source, dtype=torch.float64)
-        self.alpha = (torch.randperm(count, generator=source) + within) / count
+        within = torch.rand(count, generator=source, dtype=torch.float64, device="cpu")
+        self.alpha = (torch.randperm(count, generator=source, device="cpu") + within) / count
 
     def rows(self, row: Tensor) -> tuple[Tensor, tuple[Tensor, ...], tuple[Tensor, ...], Tensor]:
         """Sample, noisy input, baseline and alpha of some draws, counted sample by sample."""

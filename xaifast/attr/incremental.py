@@ -105,7 +105,7 @@ class Incremental:
         return found
 
     def _arguments(self, x: Tensor, n: int, rows: int) -> tuple:
-        return self.scorer.model.arguments((x[n : n + 1],), torch.full((rows,), n))  # type: ignore[union-attr]
+        return self.scorer.model.arguments((x[n : n + 1],), torch.full((rows,), n, device="cpu"))  # type: ignore[union-attr]
 
     def _box(self, group: Group, rows: Tensor, x: Tensor, baseline: Tensor) -> Tensor:
         """What the input is in the boxes of some perturbations, [rows, channels, *size]."""

@@ -49,7 +49,7 @@ def products_of(
     inputs: tuple[Tensor, ...], baseline: tuple[Tensor, ...], labels: tuple[Tensor, ...], M: int
 ) -> Products:
     """Inner products of each sample by feature, through all inputs."""
-    sums = [torch.zeros(len(inputs[0]), M, dtype=torch.float64) for _ in range(4)]
+    sums = [torch.zeros(len(inputs[0]), M, dtype=torch.float64, device="cpu") for _ in range(4)]
     for x, b, m in zip(inputs, baseline, labels, strict=True):
         if not x[:1].numel():
             continue
@@ -147,7 +147,7 @@ class ExponentialKernel(Kernel):
     def weights(self, z: Tensor, products: Products | None) -> Tensor:
         """Similarities [units or 1, S] for coalitions z [S, M]."""
         if self.space == "features":
-            ones = torch.ones(1, z.shape[1], dtype=z.dtype)
+            ones = torch.ones(1, z.shape[1], dtype=z.dtype, device="cpu")
             products = Products(ones, 0 * ones, 0 * ones, ones)
         p: Products = products  # type: ignore[assignment]
         off = 1 - z
@@ -168,12 +168,19 @@ class ExponentialKernel(Kernel):
     ) -> float:
         """Similarity of one perturbed input, as captum's similarity functions are called."""
         if self.space == "features":
-            z = torch.as_tensor(interpretable).reshape(1, -1).double()
+            z = _wide(interpretable).reshape(1, -1)
             return float(self.weights(z, None))
         x, y = (_flat(v) for v in (original_input, perturbed_input))
         if self.distance == "euclidean":
             return float(self._weight((x - y).square().sum()))
         return float(self._weight(self._cosine_distance(x @ x, x @ y, y @ y).square()))
+
+
+def _wide(x: Any) -> Tensor:
+    """Whether numbers or a tensor, in float64."""
+    if isinstance(x, Tensor):
+        return x.double()
+    return torch.as_tensor(x, dtype=torch.float64, device="cpu")
 
 
 def _flat(inputs: Any) -> Tensor:

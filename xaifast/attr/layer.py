@@ -66,7 +66,7 @@ class LayerAttribution(GradientAttribution):
         parts: list[tuple[list[Values], list[Values]]] = []
 
         def work(rows: slice) -> None:
-            samples = torch.arange(rows.start, rows.stop)
+            samples = torch.arange(rows.start, rows.stop, device="cpu")
             x = tuple(v[rows] for v in call.inputs)
             found = self._inner.gradients(call, x, samples, at_input, None, grad_kwargs)
             parts.append(found)
@@ -151,7 +151,7 @@ class LayerActivation(LayerAttribution):
         parts: list[list[Values]] = []
 
         def work(rows: slice) -> None:
-            samples = torch.arange(rows.start, rows.stop)
+            samples = torch.arange(rows.start, rows.stop, device="cpu")
             x = tuple(v[rows] for v in call.inputs)
             parts.append(self._inner.values(call, x, samples, attribute_to_layer_input))
 

@@ -300,7 +300,7 @@ class LayerConductance(_LayerPath):
             parts = []
             with progress_bar(call.batch * len(alpha), name, show_progress) as bar:
                 for block in batches(call.batch, rows):
-                    samples = torch.arange(block.start, block.stop)
+                    samples = torch.arange(block.start, block.stop, device="cpu")
                     at = (attribute_to_layer_input, grad_kwargs)
                     flow = _Flow(call, self._inner, whole, samples, *at)
                     for steps in batches(len(alpha), max(1, rows // len(samples))):
@@ -335,7 +335,10 @@ class _Flow:
     def add(self, alpha: Tensor) -> None:
         """Go on to some more nodes."""
         n = len(self.samples)
-        sample, alphas = torch.arange(n).repeat(len(alpha)), alpha.repeat_interleave(n)
+        sample, alphas = (
+            torch.arange(n, device="cpu").repeat(len(alpha)),
+            alpha.repeat_interleave(n),
+        )
         points = tuple(ops.path_points(x, b, sample, alphas) for x, b in self.ends)
         a, g = self.inner.gradients(
             self.call, points, self.samples[sample], self.at_input, None, self.grad_kwargs

@@ -154,7 +154,9 @@ def adaptive_sums(paths: Paths, tolerance: float, who: str) -> Tensor:
         for some in batches(len(several), paths.at_once(max(map(len, by_sample.values())))):
             samples = several[some]
             alpha = _padded([[wanted[r][1] for r in by_sample[n]] for n in samples])
-            _, S, slope = paths.run(samples, alpha, torch.zeros(M, *alpha.shape).double())
+            _, S, slope = paths.run(
+                samples, alpha, torch.zeros(M, *alpha.shape, dtype=torch.float64, device="cpu")
+            )
             S, slope = S.cpu(), slope.cpu()
             for i, n in enumerate(samples):
                 for k, r in enumerate(by_sample[n]):
@@ -172,9 +174,9 @@ def adaptive_sums(paths: Paths, tolerance: float, who: str) -> Tensor:
 
 def _padded(rows: Sequence[Sequence[float]]) -> Tensor:
     """Rows of numbers side by side, in float64, zeros behind the shorter ones."""
-    filled = torch.zeros(len(rows), max(map(len, rows)), dtype=torch.float64)
+    filled = torch.zeros(len(rows), max(map(len, rows)), dtype=torch.float64, device="cpu")
     for to, row in zip(filled, rows, strict=True):
-        to[: len(row)] = torch.tensor(row, dtype=torch.float64)
+        to[: len(row)] = torch.tensor(row, dtype=torch.float64, device="cpu")
     return filled
 
 
@@ -270,7 +272,7 @@ def _single_step(by_y: Tensor, by_h: Tensor, by_c: Tensor) -> States | None:
     step = torch.where(reads.any(1), reads.int().argmax(1), T - 1)
     if (reads.sum(1) > 1).any() or ((by_c != 0).any(1) & (step != T - 1)).any():
         return None
-    return by_y[torch.arange(len(by_y)), step], by_c, step
+    return by_y[torch.arange(len(by_y), device="cpu"), step], by_c, step
 
 
 @dataclass

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -47,7 +47,7 @@ def noisy(
     def one(x: Tensor, std: float, seed: int) -> Tensor:
         if not std:
             return x.index_select(0, sample.to(x.device))
-        level = torch.full((len(x),), std, dtype=torch.float64)
+        level = torch.full((len(x),), std, dtype=torch.float64, device="cpu")
         return ops.add_noise(x, sample, draw, level, seed)
 
     return tuple(one(*triple) for triple in zip(inputs, stdevs, seeds, strict=True))
@@ -55,7 +55,7 @@ def noisy(
 
 def seeds_for(inputs: tuple[Tensor, ...], generator: torch.Generator) -> list[int]:
     """A seed for each input."""
-    return torch.randint(2**62, (len(inputs),), generator=generator).tolist()
+    return torch.randint(2**62, (len(inputs),), generator=generator, device="cpu").tolist()
 
 
 class _Moments:
@@ -79,7 +79,7 @@ class _Moments:
 
     def result(self, kind: str) -> Tensor:
         """smoothgrad: the mean; smoothgrad_sq: the mean of squares; vargrad: the variance."""
-        mean, variance = torch.as_tensor(self.mean), torch.as_tensor(self.squares) / self.count
+        mean, variance = cast(Tensor, self.mean), cast(Tensor, self.squares) / self.count
         if kind == "smoothgrad":
             return mean
         return variance if kind == "vargrad" else variance + mean.square()
@@ -226,7 +226,7 @@ def _baseline_rows(baselines: Any, count: int, source: torch.Generator) -> Tenso
             "NoiseTunnel: draw_baseline_from_distrib", "needs baselines that are tensors of rows",
             describe(baselines), "Pass baselines=tensor [B, ...].",
         )  # fmt: skip
-    return torch.randint(min(len(b) for b in given), (count,), generator=source)
+    return torch.randint(min(len(b) for b in given), (count,), generator=source, device="cpu")
 
 
 @dataclass(frozen=True)
@@ -246,8 +246,8 @@ class _Copies:
     def rows(self, part: slice) -> tuple[Tensor, Tensor]:
         """Sample and draw of each row, for some of the copies of each sample."""
         k = part.stop - part.start
-        sample = torch.arange(self.batch).repeat_interleave(k)
-        return sample, torch.arange(part.start, part.stop).repeat(self.batch)
+        sample = torch.arange(self.batch, device="cpu").repeat_interleave(k)
+        return sample, torch.arange(part.start, part.stop, device="cpu").repeat(self.batch)
 
     def make(self, sample: Tensor, draw: Tensor) -> tuple[Tensor, ...]:
         """The copies themselves."""
@@ -332,5 +332,5 @@ def _repeated_target(target: Any, sample: Tensor, batch: int) -> Any:
     if isinstance(target, list) and len(target) == batch:
         return [target[n] for n in sample.tolist()]
     if type(target).__module__ == "numpy":
-        target = torch.as_tensor(target)
+        target = torch.as_tensor(target, device="cpu")
     return target if isinstance(target, tuple) else _repeated(target, sample, batch)

@@ -61,7 +61,7 @@ class Marginal:
         images = self.reference
         for w, place in enumerate(self.grid.places(first, count), first):
             generator = _generator(self.seed, w)
-            which = torch.randint(len(images), (self.draws,), generator=generator)
+            which = torch.randint(len(images), (self.draws,), generator=generator, device="cpu")
             values = images[which.to(images.device)][(slice(None), *place)]
             yield Drawn(w, place, values.unsqueeze(1).to(x.device, x.dtype))
 
@@ -102,7 +102,9 @@ def patches_of(images: Tensor, size: tuple[int, ...]) -> Tensor:
     view = view.movedim(1, 1 + len(size))  # [M, *places, C, *size]
     places = view.shape[: 1 + len(size)]
     total = places.numel()
-    which = torch.linspace(0, total - 1, min(total, MOST_PATCHES), dtype=torch.float64).long()
+    which = torch.linspace(
+        0, total - 1, min(total, MOST_PATCHES), dtype=torch.float64, device="cpu"
+    ).long()
     return view[torch.unravel_index(which, places)].flatten(1).to("cpu", torch.float64)
 
 
@@ -139,7 +141,7 @@ class Conditional:
     def _rule(self, inner: Place) -> Rule:
         key = _bounds(inner)
         if key not in self.rules:
-            inside = torch.zeros(self.channels, *self.around, dtype=torch.bool)
+            inside = torch.zeros(self.channels, *self.around, dtype=torch.bool, device="cpu")
             inside[inner] = True
             self.rules[key] = condition(self.mean, self.covariance, inside.flatten())
         return self.rules[key]
@@ -164,4 +166,4 @@ class Conditional:
 
     def _noise(self, window: int, size: int) -> Tensor:
         generator = _generator(self.seed, window)
-        return torch.randn(self.draws, size, generator=generator, dtype=torch.float64)
+        return torch.randn(self.draws, size, generator=generator, dtype=torch.float64, device="cpu")

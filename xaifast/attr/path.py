@@ -104,10 +104,10 @@ def sum_along_paths(
     with progress_bar(call.batch * len(alpha), call.who, show) as bar:
         for block in batches(call.batch, rows):
             x, b = (tuple(rows_of(v, block) for v in values) for values in (call.inputs, baseline))
-            path = PathSum(model, x, b, torch.arange(block.start, block.stop))
+            path = PathSum(model, x, b, torch.arange(block.start, block.stop, device="cpu"))
 
             def work(part: slice, path: PathSum = path) -> None:
-                r, n = torch.arange(part.start, part.stop), len(path.samples)
+                r, n = torch.arange(part.start, part.stop, device="cpu"), len(path.samples)
                 path.add(r % n, alpha[r // n], weight[r // n])
                 bar.update(len(r))
 

@@ -57,8 +57,8 @@ def nodes_and_weights(method: str, m: int, dialect: str = "book") -> tuple[Tenso
     if method == "gausslegendre":
         roots, doubled = np.polynomial.legendre.leggauss(m)  # on [-1, 1]
         return torch.from_numpy((1 + roots) / 2), torch.from_numpy(doubled / 2)
-    k = torch.arange(m, dtype=torch.float64)
-    equal = torch.full((m,), 1 / m, dtype=torch.float64)
+    k = torch.arange(m, dtype=torch.float64, device="cpu")
+    equal = torch.full((m,), 1 / m, dtype=torch.float64, device="cpu")
     if method == "riemann_trapezoid":
         weights = equal.clone() if dialect == "captum" else torch.full_like(equal, 1 / (m - 1))
         weights[[0, -1]] /= 2

@@ -211,8 +211,9 @@ class _Foreign(Regressor):
         """Coefficients [M] of one problem."""
         raise NotImplementedError
 
-    def _checked(self, coefficients: Tensor, M: int) -> Tensor:
+    def _checked(self, given: Any, M: int) -> Tensor:
         """The coefficients of one problem as float64 [M]."""
+        coefficients = given if isinstance(given, Tensor) else torch.as_tensor(given, device="cpu")
         if coefficients.numel() != M:
             raise wrong_value(
                 "interpretable_model", f"must give one coefficient for each of the {M} features",
@@ -228,11 +229,12 @@ class _CaptumModel(_Foreign):
 
     def _fit(self, Z: Tensor, y: Tensor, weight: Tensor) -> Any:
         data = TensorDataset(Z.float(), y.float(), weight.float())
-        self.model.fit(DataLoader(data, batch_size=max(1, len(y))))
+        with torch.device("cpu"):  # where a loader draws, whatever the default
+            self.model.fit(DataLoader(data, batch_size=max(1, len(y))))
         return self.model.representation()
 
     def _one(self, Z: Tensor, y: Tensor, weight: Tensor) -> Tensor:
-        return self._checked(torch.as_tensor(self._fit(Z, y, weight)), Z.shape[1])
+        return self._checked(self._fit(Z, y, weight), Z.shape[1])
 
     def representation(self, Z: Tensor, y: Tensor, weight: Tensor) -> Any:
         return self._fit(Z[0], y[0], weight[0])
@@ -247,7 +249,7 @@ class _Estimator(_Foreign):
             raise wrong_type(
                 "interpretable_model", "must have coef_ after its fit", describe(self.model), FORMS
             )
-        return self._checked(torch.as_tensor(self.model.coef_), Z.shape[1])
+        return self._checked(self.model.coef_, Z.shape[1])
 
 
 @dataclass(frozen=True)
@@ -266,7 +268,7 @@ class _Adopted(Regressor):
         if hasattr(self.model, "_construct_model_params"):
             self.model._construct_model_params(
                 weight_values=coefficients.float().unsqueeze(0),
-                bias_value=torch.tensor([intercept]),
+                bias_value=torch.tensor([intercept], dtype=torch.float32, device="cpu"),
             )
             return
         self.model.coef_ = coefficients.numpy()

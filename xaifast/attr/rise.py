@@ -48,9 +48,11 @@ class Masks:
         generator: torch.Generator,
     ) -> None:
         self.count, self.size = count, size
-        self.grids = torch.rand(count, *grid, generator=generator) < p
+        self.grids = (
+            torch.rand(count, *grid, generator=generator, dtype=torch.float32, device="cpu") < p
+        )
         cells = [-(-s // h) for s, h in zip(size, grid, strict=True)]
-        self.shifts = [torch.randint(c, (count,), generator=generator) for c in cells]
+        self.shifts = [torch.randint(c, (count,), generator=generator, device="cpu") for c in cells]
         self.enlarge = [_enlarging(h, (h + 1) * c) for h, c in zip(grid, cells, strict=True)]
 
     def made(self, part: slice, like: Tensor) -> Tensor:
@@ -58,7 +60,7 @@ class Masks:
         dtype = sums_dtype(like)
         masks = self.grids[part].to(like.device, dtype)
         for weights, shift, size in zip(self.enlarge, self.shifts, self.size, strict=True):
-            rows = shift[part].unsqueeze(1) + torch.arange(size)
+            rows = shift[part].unsqueeze(1) + torch.arange(size, device="cpu")
             matrix = weights[rows].to(like.device, dtype)  # [K', size, cells]
             masks = torch.einsum("ksh,kh...->k...s", matrix, masks)
         return masks
@@ -74,7 +76,7 @@ class Masks:
 
 def _enlarging(cells: int, size: int) -> Tensor:
     """The matrix [size, cells] of bilinear enlarging along one dimension."""
-    ones = torch.eye(cells, dtype=torch.float64).unsqueeze(0)
+    ones = torch.eye(cells, dtype=torch.float64, device="cpu").unsqueeze(0)
     return torch.nn.functional.interpolate(ones, size=size, mode="linear")[0].T
 
 

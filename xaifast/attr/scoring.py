@@ -129,7 +129,7 @@ class Scorer:
     def sample_of(self) -> Tensor:
         """The sample that each of the L scores belongs to, [L]."""
         each = len(self.initial) // max(1, self.call.batch)
-        samples = torch.arange(self.call.batch)
+        samples = torch.arange(self.call.batch, device="cpu")
         return samples.repeat_interleave(each) if self.call.target is None else samples.repeat(each)
 
     def _leading_shape(self, output: Tensor) -> tuple[int, ...]:
@@ -145,7 +145,10 @@ class Scorer:
             )
         batch = len(output)
         targets = self.call.selection(self.output_shape).targets
-        several = self.call.one_target(torch.empty(targets, 0)).dim() == 2
+        several = (
+            self.call.one_target(torch.empty(targets, 0, dtype=torch.float32, device="cpu")).dim()
+            == 2
+        )
         return (targets, batch) if several else (batch,)
 
     def _scores(self, output: Tensor, samples: Tensor | None) -> Tensor:
@@ -164,7 +167,7 @@ class Scorer:
         if self.call.target is None:
             values, own = output.reshape(len(rows), -1), scores.view(len(scores), batch, -1)[:, n]
         else:
-            samples = torch.full((len(rows),), n)
+            samples = torch.full((len(rows),), n, device="cpu")
             values = self.call.selection(self.output_shape).rows_of(samples).values(output).T
             own = scores.view(len(scores), -1, batch)[:, :, n]
         own[rows.to(own.device)] = values
@@ -211,7 +214,7 @@ class Scorer:
         return most if isinstance(self.size, Asked) else -(-count // max(1, -(-count // most)))
 
     def _evaluate(self, rows: tuple[Tensor, ...], count: int) -> Tensor:
-        samples = None if self.whole else torch.arange(self.call.batch).repeat(count)
+        samples = None if self.whole else torch.arange(self.call.batch, device="cpu").repeat(count)
         output = self._output(rows, samples)
         if not self.whole and (output.dim() < 1 or len(output) != len(rows[0])):
             raise _DoesNotGrowError(

@@ -38,7 +38,7 @@ class Segments:
     def __init__(self, features: Features, inputs: tuple[Tensor, ...]) -> None:
         self.inputs = inputs
         self.features = features
-        self.present = [torch.zeros(features.count, dtype=torch.bool) for _ in inputs]
+        self.present = [torch.zeros(features.count, dtype=torch.bool, device="cpu") for _ in inputs]
         for present, labels, x in zip(self.present, features.labels, inputs, strict=True):
             present[labels.flatten().cpu()] = bool(len(x))
 
@@ -63,8 +63,10 @@ class Segments:
 
     def rows(self, baseline: tuple[Tensor, ...], part: slice) -> tuple[Tensor, ...]:
         """Inputs, feature by feature of a part of them, with this feature switched off."""
-        on = torch.ones(part.stop - part.start, self.count, dtype=torch.bool)
-        on[torch.arange(len(on)), torch.arange(part.start, part.stop)] = False
+        on = torch.ones(part.stop - part.start, self.count, dtype=torch.bool, device="cpu")
+        on[
+            torch.arange(len(on), device="cpu"), torch.arange(part.start, part.stop, device="cpu")
+        ] = False
         return self.coalitions(baseline, on)
 
     def spans(self) -> tuple[Spans, tuple[Tensor, ...]] | None:
@@ -75,8 +77,10 @@ class Segments:
         spans, index = [], []
         for axis, size in enumerate(labels.shape[:-1]):
             each = labels.movedim(axis, -1)
-            at = torch.arange(size).expand(each.shape).flatten()
-            low = torch.full((self.count,), size).scatter_reduce(0, each.flatten(), at, "amin")
+            at = torch.arange(size, device="cpu").expand(each.shape).flatten()
+            low = torch.full((self.count,), size, device="cpu").scatter_reduce(
+                0, each.flatten(), at, "amin"
+            )
             high = torch.zeros_like(low).scatter_reduce(0, each.flatten(), at, "amax") + 1
             (low, high), own = torch.unique(torch.stack([low, high]), dim=1, return_inverse=True)
             spans.append(Span(low, high))
@@ -119,8 +123,8 @@ def permutation(n: int, seed: int) -> Tensor:
     """A permutation of n things, each but the one that changes nothing equally likely."""
     generator = torch.Generator().manual_seed(seed)
     while True:
-        drawn = torch.randperm(n, generator=generator)
-        if n < 2 or not torch.equal(drawn, torch.arange(n)):
+        drawn = torch.randperm(n, generator=generator, device="cpu")
+        if n < 2 or not torch.equal(drawn, torch.arange(n, device="cpu")):
             return drawn
 
 

@@ -40,7 +40,7 @@ class AllCoalitions:
 
     def __init__(self, features: int) -> None:
         self.features = features
-        self.inner = torch.arange(1, 2**features - 1)
+        self.inner = torch.arange(1, 2**features - 1, device="cpu")
 
     @property
     def count(self) -> int:
@@ -49,16 +49,20 @@ class AllCoalitions:
 
     def on(self, part: slice) -> Tensor:
         """Some of the coalitions between none and all, [K', M] bool."""
-        return (self.inner[part].unsqueeze(1) >> torch.arange(self.features)) % 2 == 1
+        return (self.inner[part].unsqueeze(1) >> torch.arange(self.features, device="cpu")) % 2 == 1
 
     def values(self, none: Tensor, inner: Tensor, full: Tensor) -> Tensor:
         """Shapley values [M, L] from the scores of the coalitions."""
         M = self.features
         v = torch.cat([none.unsqueeze(0), inner, full.unsqueeze(0)])
         others = 2 ** (M - 1)
-        members = (torch.arange(others).unsqueeze(1) >> torch.arange(M - 1)).remainder(2).sum(1)
+        members = (
+            (torch.arange(others, device="cpu").unsqueeze(1) >> torch.arange(M - 1, device="cpu"))
+            .remainder(2)
+            .sum(1)
+        )
         share = [1 / (M * math.comb(M - 1, s)) for s in range(M)]
-        weight = torch.tensor(share, dtype=v.dtype)[members]
+        weight = torch.tensor(share, dtype=v.dtype, device="cpu")[members]
         found = []
         for f in range(M):
             halves = v.view(2 ** (M - f - 1), 2, 2**f, -1)
@@ -116,7 +120,7 @@ def _keys(order: Tensor) -> Tensor:
     P, M = order.shape
     if M <= EXACT_KEYS:
         return torch.bitwise_left_shift(1, order).cumsum(1)[:, :-1]
-    keys = 2 * M + torch.arange(P * (M - 1)).view(P, M - 1)
+    keys = 2 * M + torch.arange(P * (M - 1), device="cpu").view(P, M - 1)
     keys[:, 0] = order[:, 0]
     keys[:, -1] = M + order[:, -1]
     return keys
@@ -124,13 +128,15 @@ def _keys(order: Tensor) -> Tensor:
 
 def draw_prefixes(features: int, permutations: int, generator: torch.Generator) -> Prefixes:
     """Draw permutations, and find the coalitions that they run through."""
-    drawn = [torch.randperm(features, generator=generator) for _ in range(permutations)]
+    drawn = [
+        torch.randperm(features, generator=generator, device="cpu") for _ in range(permutations)
+    ]
     order = torch.stack(drawn)
     rank = order.argsort(1)
     keys = _keys(order)
     found, row = torch.unique(keys, return_inverse=True)
-    first = torch.full((len(found),), keys.numel()).scatter_reduce_(
-        0, row.flatten(), torch.arange(keys.numel()), "amin"
+    first = torch.full((len(found),), keys.numel(), device="cpu").scatter_reduce_(
+        0, row.flatten(), torch.arange(keys.numel(), device="cpu"), "amin"
     )
     width = max(1, features - 1)
     return Prefixes(order, rank, row.view(keys.shape), first // width, first % width + 1)
@@ -175,7 +181,7 @@ class Game:
             shifted = slice(max(0, part.start - 1), part.stop - 1)
             on = self.coalitions.on(shifted)
             if part.start == 0:
-                on = torch.cat([torch.zeros(1, segments.count, dtype=torch.bool), on])
+                on = torch.cat([torch.zeros(1, segments.count, dtype=torch.bool, device="cpu"), on])
             return segments.coalitions(baseline, on)
 
         scores = scorer.evaluate(perturb, self.coalitions.count + 1).to("cpu", torch.float64)

@@ -197,7 +197,9 @@ class Lime(LimeBase):
         seed = seed_of(name, seed, generator) if draws else 0
         warn_of_many(name, features.count, n_samples)
         if not call.batch or not features.count:
-            coefficients = torch.zeros(call.batch, features.count)
+            coefficients = torch.zeros(
+                call.batch, features.count, dtype=torch.float32, device="cpu"
+            )
             return self._result(call, features.labels, coefficients, return_input_shape)
 
         def explain(scorer: Scorer, rows: slice) -> list[Tensor]:

@@ -261,7 +261,7 @@ class LimeBase(PerturbationAttribution):
 
             y.append(scorer.evaluate(part, len(run))[:, 0].to("cpu", torch.float64))
         Z = torch.cat([z.detach().reshape(1, -1).to("cpu", torch.float64) for z, _ in block])
-        return Z, torch.cat(y), torch.tensor(weight, dtype=torch.float64)
+        return Z, torch.cat(y), torch.tensor(weight, dtype=torch.float64, device="cpu")
 
 
 def _runs_of_equal_shapes(samples: list[tuple[Tensor, ...]]) -> Iterator[list[tuple[Tensor, ...]]]:

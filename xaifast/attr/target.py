@@ -108,7 +108,7 @@ def _sizes(shape: tuple[int, ...]) -> str:
 
 def _region(target: tuple, shape: tuple[int, ...]) -> Tensor:
     """The mask that a tuple with slices selects."""
-    mask = torch.zeros(shape, dtype=torch.bool)
+    mask = torch.zeros(shape, dtype=torch.bool, device="cpu")
     try:
         mask[target] = True
     except (IndexError, TypeError, ValueError) as error:
@@ -149,7 +149,7 @@ def _rows_of(target: Any) -> Any:
     if type(target).__module__ == "numpy":
         if target.dtype.kind not in "biu":
             raise wrong_type("target", "must be made of ints", describe(target), FORMS)
-        return _rows_of(torch.as_tensor(target))
+        return _rows_of(torch.as_tensor(target, device="cpu"))
     if isinstance(target, list):  # of numpy's or PyTorch's own ints
         return [_rows_of(t) if hasattr(t, "dtype") else t for t in target]
     return target
@@ -174,19 +174,21 @@ def select(target: Any, shape: tuple[int, ...], batch: int) -> Selection:
     if target is None:
         if shape and torch.Size(shape).numel() != 1:
             raise _fail(target, f"is needed for an output of shape [N, {_sizes(shape)}]")
-        return Selection(shape, torch.zeros(1, batch, dtype=torch.long))
+        return Selection(shape, torch.zeros(1, batch, dtype=torch.long, device="cpu"))
     if isinstance(target, str):
         if target != "all":
             raise _fail(target, 'must not be a word other than "all"')
         count = torch.Size(shape).numel()
-        return Selection(shape, torch.arange(count).unsqueeze(1).expand(-1, batch), several=True)
+        return Selection(
+            shape, torch.arange(count, device="cpu").unsqueeze(1).expand(-1, batch), several=True
+        )
     if isinstance(target, Tensor):  # of bools
         return Selection(shape, mask=_mask(target, shape, batch))
     if isinstance(target, tuple) and any(not isinstance(i, int) for i in target):
         return Selection(shape, mask=_region(target, shape))
     if isinstance(target, (int, tuple)):
         position = _position(target, shape)
-        return Selection(shape, torch.full((1, batch), position))
+        return Selection(shape, torch.full((1, batch), position, device="cpu"))
     if not isinstance(target, (list, range)):
         raise wrong_type("target", "has an unknown form", target, FORMS)
     if len(target) == 1:
@@ -198,6 +200,6 @@ def select(target: Any, shape: tuple[int, ...], batch: int) -> Selection:
         ):
             raise _fail(target, "must have the same number (>= 1) of targets for each sample")
         rows = [[_position(i, shape) for i in t] for t in target]
-        return Selection(shape, torch.tensor(rows).T, several=True)
+        return Selection(shape, torch.tensor(rows, device="cpu").T, several=True)
     positions = [_position(t, shape) for t in target]
-    return Selection(shape, torch.tensor([positions], dtype=torch.long))
+    return Selection(shape, torch.tensor([positions], dtype=torch.long, device="cpu"))

@@ -113,14 +113,19 @@ class Traversal:
     def _nothing(self, targets: int) -> tuple[tuple, Tensor, dict]:
         """The result for a batch of no samples."""
         empty = tuple(
-            torch.zeros((targets, 0, *source.shape), device=x.device)
+            torch.zeros((targets, 0, *source.shape), dtype=torch.float32, device=x.device)
             for source, x in zip(self._sources(), self.args, strict=False)
         )
         layers = {
-            name: [torch.zeros((targets, 0, *n.shape)) for n in nodes]
+            name: [
+                torch.zeros((targets, 0, *n.shape), dtype=torch.float32, device="cpu")
+                for n in nodes
+            ]
             for name, nodes in self.watch.items()
         }
-        return self._shaped(empty, torch.zeros(targets, 0), layers)
+        return self._shaped(
+            empty, torch.zeros(targets, 0, dtype=torch.float32, device="cpu"), layers
+        )
 
     @torch.no_grad()
     def one_batch(self, rows: slice, balances: list[Balance] | None = None) -> tuple:

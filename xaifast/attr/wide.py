@@ -66,7 +66,7 @@ def _one_lasso(
     """One lasso: c [M], c0 [1]."""
     share = weight / weight.sum().clamp(min=torch.finfo(weight.dtype).tiny)
     centred = Z - _means(Z, weight, intercept)
-    used = torch.zeros(Z.shape[1], dtype=torch.bool)
+    used = torch.zeros(Z.shape[1], dtype=torch.bool, device="cpu")
     c, c0 = Z.new_zeros(Z.shape[1]), _means(y.unsqueeze(1), weight, intercept)[0]
     while True:
         pull = (centred.T @ (share * (y - Z @ c - c0))).abs()

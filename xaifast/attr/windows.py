@@ -175,7 +175,7 @@ def repeated(x: Tensor, count: int) -> Tensor:
 
 def _covers(span: Span, which: Tensor, first: Tensor, count: int) -> Tensor:
     """Whether an interval covers each of some positions in a row, [intervals, count]."""
-    at = first[:, None] + torch.arange(count)
+    at = first[:, None] + torch.arange(count, device="cpu")
     return (at >= span.low[which, None]) & (at < span.high[which, None])
 
 
@@ -224,14 +224,14 @@ class Windows:
         grid, spans = self.grids[0], []
         sizes = zip(grid.shape, grid.window, grid.stride, grid.positions, strict=True)
         for size, window, stride, count in sizes:
-            low = stride * torch.arange(count)
+            low = stride * torch.arange(count, device="cpu")
             spans.append(Span(low, (low + window).clamp(max=size)))
         return spans
 
     @cached_property
     def _index(self) -> tuple[Tensor, ...]:
         """The position of each window along each dimension."""
-        return torch.unravel_index(torch.arange(self.count), self.grids[0].positions)
+        return torch.unravel_index(torch.arange(self.count, device="cpu"), self.grids[0].positions)
 
     def inside(self, rows: Tensor, origin: Tensor, size: tuple[int, ...]) -> Tensor:
         """See `incremental.Local`."""

@@ -78,7 +78,7 @@ def _merged(sizes: Tensor, count: Tensor, work: Tensor, most: int) -> Tensor:
         largest[i], members[i] = both[i, j], members[i] + members[j]
         keep = [k for k in range(len(largest)) if k != j]
         largest, members = largest[keep], members[keep]
-    found = torch.zeros(len(sizes), dtype=torch.long)
+    found = torch.zeros(len(sizes), dtype=torch.long, device="cpu")
     for k, own in enumerate(classes):
         found[own] = k
     return found
@@ -150,9 +150,13 @@ class Changes:
     def _classes(self, axis: int, most: int) -> Tensor:
         """A class for each of the different intervals along an axis."""
         steps = [n for n in self.run.steps if n in self.trace.spans]
-        work = torch.tensor([self.work[n] / n.shape[1 + axis] for n in steps], dtype=torch.float64)
+        work = torch.tensor(
+            [self.work[n] / n.shape[1 + axis] for n in steps], dtype=torch.float64, device="cpu"
+        )
         if not steps:
-            return torch.zeros(len(self.trace.spans[self.trace.entry][axis].low), dtype=torch.long)
+            return torch.zeros(
+                len(self.trace.spans[self.trace.entry][axis].low), dtype=torch.long, device="cpu"
+            )
         each = torch.stack([self.trace.spans[n][axis].size for n in steps], 1)
         kinds, kind = torch.unique(each, dim=0, return_inverse=True)
         count = torch.bincount(kind[self.index[axis]], minlength=len(kinds))
@@ -342,7 +346,7 @@ class _Batch:
         """The value of a node for all rows."""
         if node not in self.values:
             size = node.shape[1:]
-            start = torch.zeros(len(size), len(self.rows), dtype=torch.long)
+            start = torch.zeros(len(size), len(self.rows), dtype=torch.long, device="cpu")
             self.values[node] = self._cut(node, start, size)
         return self.values[node]
 

@@ -615,7 +615,9 @@ class Affine(Layer):
 
     def _value(self, x: Any) -> Any:
         x = super()._value(x)
-        return torch.tensor(x, dtype=torch.float64) if isinstance(x, (int, float)) else x
+        return (
+            torch.tensor(x, dtype=torch.float64, device="cpu") if isinstance(x, (int, float)) else x
+        )
 
     def product(self, u: Tensor, w: Tensor) -> Tensor:
         return u * w
@@ -628,7 +630,7 @@ class Sum(Layer):
     """A sum or mean over windows or dimensions: fixed non-negative weights, scaled by w (1)."""
 
     def __init__(self, node: Node, weights: Weights) -> None:
-        super().__init__(node, weights, torch.ones(()), None)
+        super().__init__(node, weights, torch.ones((), dtype=torch.float32, device="cpu"), None)
 
     def product(self, u: Tensor, w: Tensor) -> Tensor:
         x = self.node.inputs[0]

@@ -449,7 +449,7 @@ class ZBox(LinearRule):
                     f"ZBox: {name}", "must be a number or a tensor", value,
                     "Pass the bounds of the inputs; torch.as_tensor makes a tensor of others.",
                 )  # fmt: skip
-        low, high = torch.as_tensor(self.low), torch.as_tensor(self.high)
+        low, high = map(_numbers_of, (self.low, self.high))
         finite = torch.isfinite(low).all() and torch.isfinite(high).all()
         if not finite or not (low <= high).all() or not (low < high).any():
             raise wrong_value(
@@ -483,6 +483,12 @@ class ZBox(LinearRule):
 
     def _bound(self, value: float | Tensor, a: Tensor) -> float | Tensor:
         return value.to(a) if isinstance(value, Tensor) else value
+
+
+def _numbers_of(bound: float | Tensor) -> Tensor:
+    if isinstance(bound, Tensor):
+        return bound
+    return torch.tensor(bound, dtype=torch.float64, device="cpu")
 
 
 def _by_channel(shape: torch.Size, numbers: list[float], a: Tensor) -> tuple[float, ...]:
