@@ -6,6 +6,13 @@ is of the two maps, of the worst image. Nothing is timed. Networks: a CNN traine
 random one of the shape of VGG-16 (13 convolutions, an eighth of the channels, 64 x 64 pixels), both
 explained at their predictions. tf32 exists on CUDA only (--device cuda): on the CPU its columns are
 empty.
+
+    python -m benchmarks.precision --beside-zennit 96,224 --images 9
+
+compares float32 maps of ResNet-50 (random weights, batch norm calibrated) with zennit's instead:
+|R - R64| / |R64| of an image in the 2-norm, the median over the images and the range, for ours and
+for zennit's; `of each` is the median of the
+ratios, image by image. `flips` is how many ReLUs of an image take another side in float32, ours.
 """
 
 from __future__ import annotations
@@ -23,6 +30,7 @@ from xaifast import composites as c
 from xaifast import rules as r
 from xaifast.attr import LRP
 
+from . import models
 from .models import VGG16
 from .report import Report, parser
 from .trained import digits
@@ -42,6 +50,12 @@ RULES: dict[str, Callable[[float, float], c.Composite]] = {
     "EpsilonGammaBox (z-box)": lambda low, high: c.EpsilonGammaBox(low, high),
     "DeepTaylor (w^2)": lambda low, high: c.DeepTaylor(),
     "DeepTaylorBounded (z-box)": lambda low, high: c.DeepTaylorBounded(low, high),
+}
+BESIDE: dict[str, Callable[[], c.Composite]] = {
+    "Epsilon": lambda: c.Uniform(r.Epsilon(1e-6)),
+    "EpsilonPlus": c.EpsilonPlus,
+    "EpsilonAlpha2Beta1": c.EpsilonAlpha2Beta1,
+    "EpsilonGammaBox": lambda: c.EpsilonGammaBox(-4.0, 4.0),
 }
 PRECISIONS = ("float32", "bfloat16", "tf32")
 HEAD = ["network", "rule"] + [
@@ -73,11 +87,84 @@ def compare(R: Tensor, exact: Tensor) -> list[str]:
     return [f"{float(x):.1e}" for x in (error.median(), error.max(), cosine.max())]
 
 
+def calibrated(seed: int = 0) -> nn.Module:
+    """ResNet-50 with random weights and the batch statistics of random images.
+
+    Without batch norm's epsilon, which zennit's merge counts twice.
+    """
+    model = models.randomize(models.resnet50(), seed)
+    generator = torch.Generator().manual_seed(seed + 1)
+    norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # the mean of all batches
+    model.train()
+    with torch.no_grad():
+        for _ in range(4):
+            model(torch.randn(8, 3, 96, 96, generator=generator))
+    for norm in norms:
+        norm.eps = 0.0
+    return model.eval()
+
+
+def error(R: Tensor, exact: Tensor) -> float:
+    """|R - R64| / |R64| in the 2-norm."""
+    return float((R.double() - exact).norm() / exact.norm())
+
+
+def flips(model: LRP, double: LRP, x: Tensor) -> int:
+    """How many ReLUs are on in one of two precisions only."""
+    on = []
+    for explainer, u in ((model, x), (double, x.double())):
+        built = explainer._builder.build((u,), 1)
+        built.weights.refresh()
+        run = built.propagation
+        values = {run.graph.inputs[0]: u}
+        with torch.no_grad():
+            run.run_steps(values, run.steps, {})
+        on.append([values[n] > 0 for n in run.steps if n.op == "relu"])
+    return sum(int((a != b).sum()) for a, b in zip(*on, strict=True))
+
+
+def beside_zennit(sizes: list[int], images: int, report: Report) -> None:
+    """Errors of float32 maps of ResNet-50, ours and zennit's, of the same images."""
+    from . import peers
+
+    model = calibrated()
+    double = copy.deepcopy(model).double()
+    for size in sizes:
+        generator = torch.Generator().manual_seed(2)
+        x = torch.randn(images, 3, size, size, generator=generator).clamp(-3.9, 3.9)
+        for name in ("Epsilon", "EpsilonPlus", "EpsilonAlpha2Beta1", "EpsilonGammaBox"):
+            make = BESIDE[name]
+            ours, exact = LRP(model, make()), LRP(double, make())
+            found, flipped = [], []
+            for u in x.split(1):
+                with torch.no_grad():
+                    target = double(u.double()).argmax(1)
+                R64 = exact.attribute(u.double(), target)
+                composite = peers.zennit_composite(name, -4.0, 4.0, u)
+                theirs = peers.zennit_attribution(copy.deepcopy(model), composite, u, target)
+                found.append((error(ours.attribute(u, target), R64), error(theirs, R64)))
+                flipped.append(flips(ours, exact, u))
+            a, b = torch.tensor(found).T
+            shown = [f"{float(v.median()):.1e} ({v.min():.0e} to {v.max():.0e})" for v in (a, b)]
+            ratios = [f"{float(v):.2f}" for v in (a.median() / b.median(), (a / b).median())]
+            median = f"{float(torch.tensor(flipped, dtype=torch.float).median()):.0f}"
+            report.add([str(size), name, *shown, *ratios, median])
+    report.finish(["size", "composite", "ours", "zennit", "ours / zennit", "of each", "flips"])
+
+
 def main() -> None:
     p = parser(__doc__, rounds=1)
     p.add_argument("--images", type=int, default=32)
+    p.add_argument("--beside-zennit", metavar="SIZES", help="ResNet-50 at these sizes, float32")
     options = p.parse_args()
     report = Report(options)
+    if options.beside_zennit:
+        sizes = [int(size) for size in options.beside_zennit.split(",")]
+        beside_zennit(sizes, options.images, report)
+        return
     trained, x, _ = digits()
     noise = torch.randn(options.images, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     cases = {

@@ -191,7 +191,19 @@ class Call:
     def shaped(self, attributions: Any) -> Any:
         """Attributions [targets, N, ...] as they go out, in the inputs' dtype."""
         pairs = zip(attributions, self.inputs, strict=True)
-        return self.result(self.one_target(a).to(x.dtype) for a, x in pairs)
+        return self.result(in_dtype(self.one_target(a), x.dtype) for a, x in pairs)
+
+
+def in_dtype(attribution: Tensor, dtype: torch.dtype) -> Tensor:
+    """An attribution in the dtype of its input, if that can hold it: float16 ends at 65504."""
+    out = attribution.to(dtype)
+    if dtype == torch.float16 and (out.isinf() & attribution.isfinite()).any():
+        raise wrong_value(
+            "inputs", "must have a dtype that can hold what they are attributed",
+            f"{dtype}, and attributions up to {float(attribution.abs().max()):.3g}",
+            "Pass them in float32.",
+        )  # fmt: skip
+    return out
 
 
 def is_nested(target: Any) -> bool:

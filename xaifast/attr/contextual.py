@@ -13,7 +13,7 @@ from ..graph.capture import check_model
 from .arguments import as_tuple, check_inputs, plain_mode
 from .batching import Need, batches, check_batch_size, rows_that_fit, run_in_batches
 from .building import warn_training
-from .contextual_lstm import WHO, Network, decomposed_states
+from .contextual_lstm import WHO, Network
 from .target import Selection, select
 
 HOW = "Phrases are bools [P, T], or [N, P, T] for each sample its own: True at the steps of each."
@@ -185,8 +185,7 @@ def _in_batches(
         own = own.expand(len(reads), -1, -1)
         found = []
         for part in batches(P, at_once):
-            split = decomposed_states(reads, own[:, part], layers)
-            beta, gamma = torch.einsum("knps,mns->kmnp", split, slope)
+            beta, gamma = network.decomposed(reads, own[:, part], slope)
             gap = beta + gamma + (bias - scores).unsqueeze(-1)
             found.append(torch.stack([beta, gap]))
         parts.append(torch.cat(found, -1))

@@ -11,14 +11,14 @@ beta and none of gamma, gamma the others. The output gate stays whole.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ..errors import ModelError
+from ..errors import InputError, ModelError
 from ..graph import compute_dtype, model_graph
 from ..graph.facts import SHAPE_ONLY, ModelGraph, Node, nodes_in
 from ..graph.prefix import SIZES
@@ -106,18 +106,31 @@ def rows_begun(inside: Tensor) -> list[int]:
     return [*found.tolist()[:-1], len(begun)]
 
 
-def decomposed_states(x: Tensor, phrases: Tensor, layers: list[list[Direction]]) -> Tensor:
+def _check_parts(parts: Sequence[Tensor], where: str) -> None:
+    """Refuse parts of values that are not finite."""
+    if not all(torch.isfinite(x).all() for x in parts):
+        raise InputError(
+            f"{WHO}: what phrases say has NaN or infinite values for these inputs, though the "
+            f"output of the model is finite; first at {where}. It left the range of "
+            f"{parts[0].dtype}. Scale the inputs down, or pass the model and the inputs in float64."
+        )
+
+
+def decomposed_states(
+    x: Tensor, phrases: Tensor, layers: list[list[Direction]], check: str = ""
+) -> Tensor:
     """All outputs of an LSTM as its node lays them out, [2, n, p, -1]: y, h and c.
 
     x [n, T, F], phrases [n, p, T]: which steps are of the phrase. It takes the least time where
-    they are in the order of their first steps.
+    they are in the order of their first steps. check: a name of the LSTM, to raise an error with at
+    the first layer whose parts are not finite.
     """
     n, p, T = phrases.shape
     inside = torch.cat([phrases.new_zeros(n, 1, T), phrases], 1)
     back = torch.tensor([0, *range(p, 0, -1)], device=x.device)  # in the order of the last steps
     y: Tensor | None = None
     hs, cs = [], []
-    for directions in layers:
+    for number, directions in enumerate(layers):
         found = []
         for d, w in enumerate(directions):
             steps = inside[:, back].flip(2) if d else inside
@@ -128,6 +141,9 @@ def decomposed_states(x: Tensor, phrases: Tensor, layers: list[list[Direction]])
                 pieces = of_states(y[:, :, back].flip(3) if d else y, w)
                 begun = [p + 1] * T if len(directions) > 1 else begun
             out, c = decompose(pieces, w, begun)
+            if check:
+                way = ", backwards" if d else ""
+                _check_parts((out, c), f"layer {number}{way} of {check}")
             hs.append(out[:, :, back, -1] if d else out[:, :, :, -1])
             cs.append(c[:, :, back] if d else c)
             found.append(out[:, :, back].flip(3) if d else out)
@@ -252,6 +268,16 @@ class Network:
     def layers(self) -> list[list[Direction]]:
         """The weights by layer and direction."""
         return Layout(self.lstm).directions(self.weights.value)
+
+    def decomposed(self, reads: Tensor, phrases: Tensor, slope: Tensor) -> Tensor:
+        """(beta, gamma) of the scores without the head's bias, [2, M, n, p]."""
+        layers = self.layers()
+        parts = torch.einsum("knps,mns->kmnp", decomposed_states(reads, phrases, layers), slope)
+        if not torch.isfinite(parts).all():
+            name = f"{self.lstm!r}, {self.lstm.source}" if self.lstm.source else repr(self.lstm)
+            decomposed_states(reads, phrases, layers, check=name)
+            _check_parts((parts,), repr(self.graph.output))
+        return parts
 
     def run(self, x: Tensor, selection: Selection) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """What the layer reads, its states, the scores, and their gradient at the states.

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from .. import ops
 from ..composites import Composite
 from ..composites import DeepLift as DeepLiftComposite
-from ..errors import wrong_type, wrong_value
+from ..errors import InputError, wrong_type, wrong_value
 from ..graph import to_compute
 from ..graph.capture import check_model
 from ..graph.facts import Node
@@ -50,14 +50,23 @@ class _Comparison:
         output, other = values[self.graph.output], reference[self.graph.output]
         selection = self.call.selection(output.shape[1:]).rows_of(samples)
         seeds = {self.graph.output: selection.seed(output, one=True)}
-        found = self.propagation.run_rules(dict(values), seeds, set(), reference=reference)
+        found = self._hand_down(values, reference, seeds)
         nodes = self.graph.inputs[: len(self.call.inputs)]
         sizes = (selection.targets, len(output))
         multipliers = [
             found[n] if n in found else output.new_zeros((*sizes, *n.shape)) for n in nodes
         ]
+        if not all(torch.isfinite(m).all() for m in multipliers):
+            self._hand_down(values, reference, seeds, check=True)
         difference = selection.values(output) - selection.values(other.expand_as(output))
         return tuple(check_gradients(multipliers, self.call.who)), difference
+
+    def _hand_down(
+        self, values: Values, reference: Values, seeds: Values, check: bool = False
+    ) -> Values:
+        """Messages at the inputs; check: name the first node that makes one that is not finite."""
+        run = self.propagation.run_rules
+        return run(dict(values), seeds, set(), reference=reference, check=check)
 
     def repeats(self) -> bool:
         """Whether rows of a run may be repeated: nothing in it but sizes depends on the batch."""
@@ -268,7 +277,14 @@ class DeepLift(GradientAttribution):
             return tuple(torch.stack(parts) for parts in zip(*per_target, strict=True))
         if not self._multiply_by_inputs:
             return found
-        return tuple(m * (u - v) for m, u, v in zip(found, x, b, strict=True))
+        products = tuple(m * (u - v) for m, u, v in zip(found, x, b, strict=True))
+        if not all(torch.isfinite(a).all() for a in products):
+            raise InputError(
+                f"{type(self).__name__}: a multiplier, which is finite, times the difference to "
+                f"the baseline leaves the range of {products[0].dtype}. Pass the model, inputs and "
+                "baselines in float64, or take multiply_by_inputs=False."
+            )
+        return products
 
 
 def rows_for(comparison: _Comparison, size: int | str, count: int) -> int:

@@ -232,9 +232,10 @@ class Captured:
 
     On CUDA a call copies its arguments into place and replays one CUDA graph; elsewhere it runs the
     recorded operations, or the rules on weights that are kept prepared where a convolution is
-    large. Shapes, dtypes and devices are checked, values are not: NaN gives NaN, and
-    so does a target out of range. Parameters are read where they are: a training step is seen. For
-    a model whose parameters have moved, or that has changed otherwise, capture again.
+    large. Shapes, dtypes and devices are checked, values are not: NaN gives NaN, and so does a
+    target out of range; relevance that overflows comes back infinite or NaN, and `attribute` of the
+    same inputs names the node that made it so. Parameters are read where they are: a training step
+    is seen. For a model whose parameters have moved, or that has changed otherwise, capture again.
     """
 
     def __init__(self, what: Recording) -> None:

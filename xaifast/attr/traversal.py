@@ -16,6 +16,7 @@ from ..graph.capture import fails_itself
 from ..graph.facts import ModelGraph, Node
 from ..graph.padding import steps_of
 from ..graph.run import Balance
+from .arguments import in_dtype
 from .batching import check_batch_size, need_of, rows_that_fit, run_in_batches
 from .building import Built
 from .precision import products_in
@@ -105,7 +106,8 @@ class Traversal:
 
         dtypes = [x.dtype if x.is_floating_point() else None for x in self.args[: self.explained]]
         relevance = tuple(
-            one(R).to(t or R.dtype).contiguous() for R, t in zip(relevance, dtypes, strict=True)
+            in_dtype(one(R), t or R.dtype).contiguous()
+            for R, t in zip(relevance, dtypes, strict=True)
         )
         found = {name: [one(R).contiguous() for R in Rs] for name, Rs in at_layers.items()}
         return relevance, one(delta), {n: Rs[0] if len(Rs) == 1 else Rs for n, Rs in found.items()}
@@ -147,7 +149,27 @@ class Traversal:
         at_layers = {
             name: [_found(found, n, started) for n in nodes] for name, nodes in self.watch.items()
         }
+        # A sum is finite only if all its terms are: the terms are looked at where it is not.
+        if not torch.isfinite(torch.as_tensor(arrived)).all():
+            self._check_relevance(relevance, args, rows, balances)
+        for Rs in at_layers.values():
+            self._check_relevance(Rs, args, rows, balances)
         return relevance, started - arrived, at_layers
+
+    def _check_relevance(
+        self, found: Sequence[Tensor], args: tuple, rows: slice, balances: list[Balance] | None
+    ) -> None:
+        """Refuse what is not finite, and name the node that made it so."""
+        if all(torch.isfinite(R).all() for R in found):
+            return
+        again: list[Balance] | None = None if balances is None else []
+        start = partial(self._seeds, args, rows)
+        with products_in(self.built.precision, args):
+            self.built.propagation(args, start, self._watched(), again, check=True)
+        raise InputError(
+            "Relevance has NaN or infinite values for these inputs, but in a second run it has "
+            "none: some operation of the model or of a rule is not deterministic."
+        )
 
     def _sources(self) -> list[Node]:
         """Where the relevance of each input ends."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from ..errors import ModelError
+from ..errors import InputError, ModelError
 from .facts import ModelGraph, Node, nodes_in
 from .weights import Weights
 
@@ -105,6 +105,22 @@ def _check_messages(rule: Rule, node: Node, sent: Any, targets: int, values: dic
         f"None) for each of the {len(expected)} inputs; it returned {came}. Expected shapes: "
         f"{expected}."
     )
+
+
+def _named(node: Node) -> str:
+    """A node, and the line of the user's code that it comes from."""
+    return f"{node!r}, {node.source}" if node.source else repr(node)
+
+
+def _check_finite(message: Tensor | None, where: str) -> None:
+    """Refuse a message with a NaN or an infinity."""
+    if message is not None and not torch.isfinite(message).all():
+        raise InputError(
+            "Relevance (or the gradient) has NaN or infinite values for these inputs, though the "
+            f"output of the model is finite; it was first so {where}. Something was divided by "
+            f"nearly nothing there, or left the range of {message.dtype}. Give that node's rule a "
+            "larger epsilon (or stabilizer), or pass the model and the inputs in float64."
+        )
 
 
 class Propagation(nn.Module):
@@ -212,16 +228,17 @@ class Propagation(nn.Module):
         start: Callable[[Tensor, dict[Node, Any]], tuple[dict[Node, Tensor], Any]],
         watch: Iterable[Node] = (),
         balances: list[Balance] | None = None,
+        check: bool = False,
     ) -> tuple[Any, dict[Node, Tensor]]:
         """Run the model on inputs and the rules on what `start` makes of the output.
 
         `start(output, values)` returns the first messages and anything that is to be returned.
         Returns that, and the messages at the inputs, the sources and the watched nodes (a node that
-        no relevance reached is missing).
+        no relevance reached is missing). check: as for `run_rules`.
         """
         values = self.run_model(inputs)
         seeds, started = start(values[self.graph.output], values)
-        return started, self.run_rules(values, seeds, set(watch), balances)
+        return started, self.run_rules(values, seeds, set(watch), balances, check=check)
 
     def lookup(self, values: dict[Node, Any]) -> Callable[[Node], Any]:
         """A node's value in this run."""
@@ -278,10 +295,12 @@ class Propagation(nn.Module):
         balances: list[Balance] | None = None,
         stop: set[Node] | None = None,
         reference: dict[Node, Any] | None = None,
+        check: bool = False,
     ) -> dict[Node, Tensor]:
         """Hand the seeds down, node by node in reverse order; what reaches `stop` stays there.
 
-        reference: values in the run of a baseline, for rules that compare the two.
+        reference: values in the run of a baseline, for rules that compare the two; check: raise at
+        the first node whose rule hands on, or at which arrives, what is not finite.
         """
         lookup = self.lookup(values)
         other = None if reference is None else self.lookup(reference)
@@ -290,19 +309,21 @@ class Propagation(nn.Module):
         for node in reversed(self.graph.nodes):
             R = messages.pop(node, None)
             if R is not None:
+                if check:
+                    _check_finite(R, f"in what arrives at {_named(node)}")
                 if node in watch or node.kind in ("input", "source"):
                     found[node] = R
                 if node in self.rules and not (stop and node in stop):
                     kept = values.get(_Kept(node)) if node in self.own else None  # type: ignore[call-overload]
                     call = NodeCall(node, lookup, other, kept)
-                    self._hand_down(call, R, values, messages, balances)
+                    self._hand_down(call, R, values, messages, balances, check)
             if node in self.own:
                 values.pop(_Kept(node), None)  # type: ignore[call-overload]
             if node.kind != "value":
                 values.pop(node, None)
         return found
 
-    def _hand_down(self, call: NodeCall, R, values, messages, balances) -> None:
+    def _hand_down(self, call: NodeCall, R, values, messages, balances, check) -> None:
         node = call.node
         rule = self.rules[node]
         inputs = tuple(values[x] for x in node.inputs) if rule.needs_inputs else ()
@@ -311,6 +332,8 @@ class Propagation(nn.Module):
         sent = rule.propagate(call, inputs, output, R, balance)
         _check_messages(rule, node, sent, len(R), values)
         for x, message in zip(node.inputs, sent, strict=True):
+            if check:
+                _check_finite(message, f"at {_named(node)}, by {rule!r}")
             if message is None:
                 continue
             messages[x] = messages[x] + message if x in messages else message
@@ -327,5 +350,5 @@ class Propagation(nn.Module):
         for node in self.steps:
             x = values[node]
             if isinstance(x, Tensor) and x.is_floating_point() and not torch.isfinite(x).all():
-                return f"{node!r}, {node.source}" if node.source else repr(node)
+                return _named(node)
         raise ModelError("The output of the model is not finite, but every operation's is.")
