@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
@@ -120,7 +120,8 @@ class Call:
     """What came into `attribute` of a function method, checked.
 
     who: the explainer's name; single: one tensor came in, so one goes out; extra: additional
-    arguments of the model, whose tensors of `batch` rows are cut and repeated with the inputs.
+    arguments of the model, whose tensors of `batch` rows are cut and repeated with the inputs;
+    unused: what the output has been shown not to depend on.
     """
 
     who: str
@@ -130,6 +131,7 @@ class Call:
     extra: tuple
     target: Any
     batch: int
+    unused: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.selection: Callable[[tuple[int, ...]], Selection] = lru_cache(4)(self._selection)
@@ -137,6 +139,11 @@ class Call:
     def _selection(self, shape: tuple[int, ...]) -> Selection:
         """The outputs to explain, for outputs of this shape (without the batch)."""
         return select(self.target, tuple(int(n) for n in shape), self.batch)
+
+    @property
+    def arguments(self) -> tuple:
+        """All that the model is called with."""
+        return (*self.inputs, *self.extra)
 
     @property
     def even(self) -> bool:

@@ -20,11 +20,13 @@ from ..graph import (
     signature_of,
     to_compute,
 )
+from ..graph.cuts import with_cuts
 from ..graph.facts import ModelGraph, Node
 from ..graph.layers import attach_layers
 from ..graph.run import Propagation
 from ..graph.weights import Weights
 from ..rules import Rule
+from ..rules.tokens import Tokens
 from .precision import check_dtypes, rounds_to
 
 LIMIT = 8  # signatures that are kept
@@ -50,6 +52,9 @@ def _assign(graph: ModelGraph, composite: Composite) -> dict[Node, Rule]:
         if node not in reached or not node.inputs:
             continue
         reached.update(node.inputs)
+        if node.kind in ("source", "tokens"):  # numbers that name something, the same for all
+            rules[node] = Tokens()
+            continue
         rule = composite.rule_for(node)
         reason = composite.check(node)
         if rule is None:
@@ -165,7 +170,10 @@ class Builder:
         """Build, and keep nothing of it."""
         tensors = (*(x for x in args if isinstance(x, Tensor)), *self.model.parameters())
         check_dtypes(self.precision, tensors)
-        graph = model_graph(self.model, args, explained, self.composite.folds)
+        try:
+            graph = model_graph(self.model, args, explained, self.composite.folds)
+        except ModelError as error:
+            raise with_cuts(error, self.model, args, explained) from error
         weights = Weights(self.model, compute_dtype(self.model, args))
         weights.watch(graph.paths)
         attach_layers(graph.nodes, weights, rounds_to(self.precision))

@@ -18,6 +18,7 @@ from ..composites import DeepLift as DeepLiftComposite
 from ..errors import InputError, wrong_type, wrong_value
 from ..graph import to_compute
 from ..graph.capture import check_model
+from ..graph.cuts import check_paths
 from ..graph.facts import Node
 from ..graph.prefix import SIZES
 from .arguments import Call, make_call, plain_mode
@@ -97,6 +98,12 @@ class DeepLift(GradientAttribution):
     Through the graph of the model: functional, in-place and reused activations, residual sums,
     GELU, SiLU, softmax and max pooling are handled; operations without a rule are refused before
     any work. Attributions sum to S(x) - S(x'), except across products of two inputs.
+
+    The graph is that of the forward function: `detach`, `no_grad` blocks and checkpoints are passed
+    as if they were not there, so that attributions sum up across them; the backward of an autograd
+    Function, hooks on tensors and backward hooks of modules are not used. Behind comparisons, casts
+    to integers and numbers read in Python an input has no multiplier; if it has no other path, that
+    is an error which names them.
 
     Parameters
     ----------
@@ -236,7 +243,8 @@ class DeepLift(GradientAttribution):
 
     def _comparison(self, call: Call) -> _Comparison:
         warn_training(self.model)
-        built = self._builder.build((*call.inputs, *call.extra), len(call.inputs))
+        built = self._builder.build(call.arguments, len(call.inputs))
+        check_paths(built.graph, self.model, call.arguments, len(call.inputs))
         call.selection(built.graph.output.shape)  # a target that does not fit is refused first
         return _Comparison(call, built)
 

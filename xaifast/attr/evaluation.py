@@ -12,7 +12,7 @@ gradients are taken is called the stations: the inputs, or the values where the 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -23,6 +23,7 @@ from ..composites import Gradient
 from ..errors import InputError, ModelError, XaifastError, describe, wrong_value
 from ..graph import to_compute
 from ..graph.capture import fails_itself, private_copy, unwrap
+from ..graph.cuts import check_paths
 from ..graph.facts import Node
 from ..graph.prefix import linear_prefix
 from .arguments import Call, module_of
@@ -37,6 +38,7 @@ from .batching import (
     run_in_batches,
 )
 from .building import Builder, Built, warn_training
+from .cuts import Differentiation
 
 # Rows from which a convolutional model is captured: export takes a second or so, once per model.
 WORTH_CAPTURING = 32
@@ -167,18 +169,18 @@ class PlainModel:
             output = check_rows(self._run(tuple(leaves), samples), len(points[0]), self.call.who)
             check_finite(output.detach())
             scores = self.call.selection(output.shape[1:]).rows_of(samples).values(output)
-        if not scores.requires_grad:
-            raise ModelError(
-                f"{self.call.who} needs the gradient of the model, but the output does not depend "
-                "on the inputs by differentiable operations. Remove detach(), item() and numpy "
-                "from the model, or take a perturbation method."
-            )
-        options: dict[str, Any] = {"allow_unused": True, "materialize_grads": True}
-        found = [
-            torch.autograd.grad(s.sum(), leaves, retain_graph=t < len(scores) - 1, **options)
-            for t, s in enumerate(scores)
-        ]
-        return scores.detach(), [torch.stack(gs) for gs in zip(*found, strict=True)]
+        return scores.detach(), self._differentiation(samples).gradients(scores, leaves, {})
+
+    def _differentiation(self, samples: Tensor | None) -> Differentiation:
+        def rerun(points: Sequence[Tensor], mark: Callable[[Tensor, int], Any]) -> Tensor:
+            for i, x in enumerate(points):
+                mark(x, i)
+            return self._run(tuple(points), samples)
+
+        names = [f"input {i}" for i in range(len(self.call.inputs))]
+        names = ["the inputs"] if self.call.single else names
+        module = module_of(self.function)
+        return Differentiation(self.call.who, names, rerun, module, self.call.unused)
 
     def leave(self, totals: list[Tensor]) -> tuple[Tensor, ...]:
         """Gradients at the inputs from those at the stations."""
@@ -211,6 +213,7 @@ class GraphModel:
         self.call = call
         self.propagation = built.propagation
         self.graph = built.graph
+        self.module = built.weights.model
         self.prefix = linear_prefix(built.propagation)
         self.entered: dict[Node, Any] = {}
 
@@ -238,6 +241,7 @@ class GraphModel:
         self, points: list[Tensor], samples: Tensor | None
     ) -> tuple[Tensor, list[Tensor]]:
         """Scores [targets, rows], and their gradients at the stations [targets, rows, ...]."""
+        check_paths(self.graph, self.module, self.call.arguments, len(self.call.inputs))
         extra = to_compute(self.call.extra_rows(samples))
         nodes = self.graph.inputs[len(self.call.inputs) :]
         values = self.prefix.behind(points, dict(zip(nodes, extra, strict=True)))
@@ -328,7 +332,7 @@ class Evaluator:
                 "the module itself, or leave optimize out."
             )
         warn_training(self._builder.model)
-        built = self._builder.build((*call.inputs, *call.extra), len(call.inputs))
+        built = self._builder.build(call.arguments, len(call.inputs))
         if not built.graph.batched:
             raise ModelError(
                 f"{call.who}: optimize=True needs a model that takes any number of samples; this "

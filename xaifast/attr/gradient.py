@@ -89,6 +89,10 @@ class Saliency(GradientAttribution):
 
         Raises
         ------
+        ModelError
+            If the output depends on an input by operations without a gradient only (casts to
+            integers, comparisons, `detach`, numbers read in Python, quantized layers); they are
+            named. An input that the output does not depend on has zeros.
         ValueError, TypeError
             If an argument does not fit.
 

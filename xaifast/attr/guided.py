@@ -1,7 +1,8 @@
 """Guided backprop, deconvnet and guided Grad-CAM: signals that are bent at the rectifiers.
 
 They run through the graph of the model, so that functional, in-place and reused ReLUs, GELU, SiLU
-and their kin are rectifiers like nn.ReLU.
+and their kin are rectifiers like nn.ReLU. It is the graph of the forward function: `detach`,
+`no_grad`, a Function's own backward and backward hooks are not in it.
 """
 
 from __future__ import annotations
@@ -133,6 +134,11 @@ class GuidedBackprop(_Signal):
 
     da = f'(a) max(0, dz) at rectifiers, da = f'(a) dz elsewhere
 
+    The signal runs through the graph of the forward function: it passes `detach`, `no_grad` blocks
+    and checkpoints as if they were not there; the backward of an autograd Function, hooks on
+    tensors and backward hooks of modules are not used. An input whose only paths are cut
+    (comparisons, casts to integers, numbers read in Python) is an error that names the cut.
+
     Parameters
     ----------
     model : torch.nn.Module
@@ -159,6 +165,11 @@ class Deconvolution(_Signal):
     """Deconvnet: rectifiers rectify the signal on the way back, whatever they did forward.
 
     da = max(0, dz) at rectifiers, da = f'(a) dz elsewhere
+
+    The signal runs through the graph of the forward function: it passes `detach`, `no_grad` blocks
+    and checkpoints as if they were not there; the backward of an autograd Function, hooks on
+    tensors and backward hooks of modules are not used. An input whose only paths are cut
+    (comparisons, casts to integers, numbers read in Python) is an error that names the cut.
 
     Parameters
     ----------

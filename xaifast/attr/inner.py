@@ -9,16 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ..errors import InputError, ModelError, describe, wrong_type, wrong_value
+from ..errors import ModelError, describe, wrong_type, wrong_value
 from ..graph.capture import unwrap
 from ..graph.shell import shell_of
 from .arguments import Call, module_of
 from .building import warn_training
+from .cuts import Differentiation
 from .evaluation import check_finite, check_gradients, check_rows, output_of
 
 Values = tuple[Tensor, ...]  # what enters or leaves one module
@@ -51,9 +53,17 @@ def check_floating(who: str, x: Tensor) -> None:
 class _Watch:
     """Looks at what passes one module in one run, and may put something else in its place."""
 
-    def __init__(self, who: str, at_input: bool, instead: Any, leaf: bool, alone: bool) -> None:
+    def __init__(
+        self,
+        who: str,
+        at_input: bool,
+        instead: Any,
+        leaf: bool,
+        alone: bool,
+        see: Callable[[Values], None] | None = None,
+    ) -> None:
         self.who, self.at_input, self.instead = who, at_input, instead
-        self.leaf, self.alone = leaf, alone
+        self.leaf, self.alone, self.see = leaf, alone, see
         self.values: Values | None = None
         self.is_tuple = False
 
@@ -74,6 +84,8 @@ class _Watch:
         for x in given if self.leaf else ():
             check_floating(self.who, x)
         self.values = self._replaced(given)
+        if self.see is not None:
+            self.see(self.values)
         # What comes behind may change it in place: hand on a copy, keep the value.
         onward = tuple(v.clone() for v in self.values)
         return onward if isinstance(passing, tuple) else onward[0]
@@ -143,12 +155,19 @@ class Inner:
         at_input: bool,
         instead: list[Values] | None = None,
         leaf: bool = False,
+        see: Callable[[int, Values], None] | None = None,
     ) -> tuple[Tensor, list[_Watch]]:
-        """Run the model on rows; its output, and what passed each module."""
+        """Run the model on rows; its output, and what passed each module.
+
+        see: is shown what passes each module, while it does.
+        """
         watches = [
-            _Watch(self.who, at_input, instead and instead[i], leaf, len(self.layers) == 1)
+            _Watch(
+                self.who, at_input, instead and instead[i], leaf, len(self.layers) == 1,
+                see and partial(see, i),
+            )
             for i in range(len(self.layers))
-        ]
+        ]  # fmt: skip
         with self._watching(watches) as function:
             output = output_of(function, (*inputs, *call.extra_rows(samples)))
         for watch, layer in zip(watches, self.layers, strict=True):
@@ -185,18 +204,25 @@ class Inner:
         self.tuples = [w.is_tuple for w in watches]
         values = [w.values for w in watches if w.values is not None]
         flat = [v for vs in values for v in vs]
-        if not scores.requires_grad or not all(v.requires_grad for v in flat):
-            raise InputError(
-                f"{self.who}: the output has no gradient by what passes the layer. Explain a layer "
-                "that the output depends on by differentiable operations."
-            )
-        options = {"allow_unused": True, "materialize_grads": True, **(grad_kwargs or {})}
-        found = [
-            torch.autograd.grad(s.sum(), flat, retain_graph=t < len(scores) - 1, **options)
-            for t, s in enumerate(scores)
-        ]
-        stacked = check_gradients((torch.stack(gs) for gs in zip(*found, strict=True)), self.who)
-        return [tuple(v.detach() for v in vs) for vs in values], _grouped(stacked, values)
+        names = [f"value {i} that passes the layer" for i in range(len(flat))]
+        names = ["what passes the layer"] if len(flat) == 1 else names
+
+        def rerun(points: Sequence[Tensor], mark: Callable[[Tensor, int], Any]) -> Tensor:
+            given = _grouped(list(points), values)
+            first = [sum(map(len, given[:k])) for k in range(len(given))]
+
+            def see(k: int, passing: Values) -> None:
+                for j, v in enumerate(passing):
+                    mark(v, first[k] + j)
+
+            leaf = torch.is_grad_enabled()
+            return self.run(call, inputs, samples, at_input, given, leaf, see)[0]
+
+        differentiation = Differentiation(self.who, names, rerun, self.module, call.unused)
+        found = differentiation.gradients(scores, flat, grad_kwargs or {})
+        return [tuple(v.detach() for v in vs) for vs in values], _grouped(
+            check_gradients(found, self.who), values
+        )
 
     def shaped(self, parts: list[Values]) -> Any:
         """As the user expects them: a tensor or a tuple for each module, a list for several."""

@@ -18,6 +18,7 @@ from torch import Tensor, fx
 from .. import ops
 from ..errors import ModelError, describe, wrong_value
 from ..graph import to_compute
+from ..graph.cuts import check_paths
 from ..graph.facts import Node
 from ..graph.flat import Argument, record, split
 from ..graph.layers import Conv
@@ -193,6 +194,7 @@ def recording(
             f"The code of {type(builder.model).__name__} depends on the data, so that no one graph "
             "explains it. Use attribute."
         )
+    check_paths(built.graph, builder.model, args, len(given))
     shape = tuple(int(n) for n in built.graph.output.shape)
     device = given[0].device
     last: Tensor | None

@@ -14,6 +14,7 @@ from ..composites import Composite, Uniform, captum
 from ..errors import describe, wrong_type, wrong_value
 from ..graph import expected_output
 from ..graph.capture import check_model
+from ..graph.cuts import check_tables
 from ..graph.facts import Node
 from ..graph.layers import Conv, Linear
 from ..graph.run import Balance, Propagation
@@ -148,6 +149,11 @@ class LRP:
     norm behind such a layer). A model in float16 or bfloat16 is computed in float32 from its
     weights as they are; autocast around the call is left out of account.
 
+    What is explained is the forward function: relevance passes `detach`, `no_grad` blocks and
+    checkpoints as if they were not there; the backward of an autograd Function is not used (its
+    forward is), nor are hooks on tensors and backward hooks of modules. Forward hooks that change
+    values are part of the function.
+
     PyTorch's settings belong to the process, not to a thread. They are held during a call and then
     put back, also after an error; calls in another precision wait, other work in other threads
     meanwhile runs at this call's settings.
@@ -210,8 +216,9 @@ class LRP:
         Parameters
         ----------
         inputs : Tensor [N, ...] or tuple of them
-            What the model is called with and what gets relevance. Token numbers (integers) get
-            theirs at the output of their embedding, [N, length, features].
+            What the model is called with and what gets relevance. Token numbers (integers) may
+            enter embeddings (bags, too), tables that are indexed, one-hot, or arithmetic; sliced,
+            moved, offset, renamed or joined before. See Returns for the shape of their relevance.
         target : optional
             The output to explain: an int; one int per sample (list or 1-D tensor); a tuple of ints
             for an output with more dimensions, with slices for the sum over a region; a list of
@@ -236,7 +243,12 @@ class LRP:
         Returns
         -------
         relevance : Tensor or tuple of Tensor
-            Like the inputs; [targets, N, ...] for several targets per input.
+            Like the inputs; [targets, N, ...] for several targets per input. Of token numbers: if
+            one embedding (table, one-hot) reads each of them where it stands, what arrives at its
+            output, [N, length, features]; otherwise (a table for each column, several embeddings
+            or calls, slices) one number for each token, in the shape of the input: the sum over
+            all that is read of it. Either way the sum is conserved; what tokens get that the model
+            adds by itself (a class token) is no input's.
         delta : Tensor [N] or [targets, N]
             Only with return_convergence_delta.
         at_layers : dict of str to Tensor
@@ -245,9 +257,12 @@ class LRP:
         Raises
         ------
         ModelError
-            If some operation has no exact rule; all of them are listed.
+            If some operation has no exact rule; all of them are listed. If the output depends on an
+            input only by operations that cut its path (comparisons, casts to integers, numbers
+            read in Python); they are named.
         ValueError, TypeError
-            If an argument does not fit; before any work.
+            If an argument does not fit; before any work. If token numbers are mixed, several into
+            one, before they are looked up; names the operation.
 
         Examples
         --------
@@ -454,7 +469,9 @@ class LRP:
     def _recording(self, inputs, target, additional, start) -> Recording:
         _check_start(start)
         self._warn()
-        return recording(self._current(), inputs, target, additional, start)
+        found = recording(self._current(), inputs, target, additional, start)
+        check_tables(found.built.graph)
+        return found
 
     def _current(self) -> Builder:
         """The builder for the rules of captum's that the modules have now, if any."""
@@ -468,7 +485,7 @@ class LRP:
         if rules != self._rules:
             self._rules = rules
             self.composite = captum.composite_of(rules) if rules else Uniform(Epsilon(1e-6))
-            self._builder = Builder(self.model, self.composite, self.precision)
+            self._builder = Builder(self.model, self.composite, self.precision, self.verify)
         return self._builder
 
     def _warn(self) -> None:
@@ -483,6 +500,7 @@ class LRP:
         self._warn()
         args = (*given, *extra_arguments(additional))
         built = self._current().build(args, len(given))
+        check_tables(built.graph)
         shape = tuple(int(n) for n in built.graph.output.shape)
         if isinstance(start, Tensor):
             if target is not None:

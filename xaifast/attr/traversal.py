@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ..errors import InputError, ModelError, describe, wrong_type, wrong_value
 from ..graph import to_compute
 from ..graph.capture import fails_itself
+from ..graph.cuts import check_paths, check_tokens
 from ..graph.facts import ModelGraph, Node
 from ..graph.padding import steps_of
 from ..graph.run import Balance
@@ -173,6 +174,7 @@ class Traversal:
 
     def _sources(self) -> list[Node]:
         """Where the relevance of each input ends."""
+        check_paths(self.built.graph, self.model, self.args, self.explained)
         given = self.args[: self.explained]
         return [source_of(self.built.graph, i, x.dtype) for i, x in enumerate(given)]
 
@@ -218,19 +220,11 @@ class Traversal:
 
 
 def source_of(graph: ModelGraph, i: int, dtype: torch.dtype) -> Node:
-    """Where the relevance of input i ends: at itself, or at its one embedding."""
+    """Where the relevance of input i ends: at itself, or at what reads its tokens one for one."""
     node = graph.inputs[i]
-    if node.floating:
-        return node
-    sources = [n for n in graph.nodes if n.kind == "source" and node in n.args]
-    if len(sources) == 1:
-        return sources[0]
-    raise wrong_value(
-        "inputs", "must be floating, or enter exactly one embedding",
-        f"input {i}, of {dtype}, which enters {len(sources)}",
-        "Pass it by additional_forward_args, and ask for the relevance at the embeddings with "
-        "layers=[...].",
-    )  # fmt: skip
+    if not node.floating:
+        check_tokens(graph, node, f"input {i}, of {dtype}")
+    return graph.ends[i]
 
 
 def _sums(R: Tensor) -> Tensor:

@@ -25,6 +25,7 @@ from .capture import (
     quiet,
     ways,
 )
+from .cuts import no_path
 from .facts import ModelGraph, Node, build_graph, module_outputs
 from .packing import SUPPORTED, Watch, wrong_count
 from .rehearsal import HALF, NoScriptError, Script, frozen, script_of
@@ -373,8 +374,5 @@ def model_graph(model: nn.Module, args: tuple, explained: int, folds: bool = Tru
     graph = build_graph(canonical.captured, canonical.calls, types, explained)
     graph.script = canonical.script
     if not graph.output.carries:
-        raise ModelError(
-            f"The output of {type(model).__name__} does not depend on the inputs to explain "
-            "(in floating point). Pass the inputs that it depends on."
-        )
+        raise no_path(graph, model, args, explained)
     return graph

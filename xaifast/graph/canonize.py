@@ -18,7 +18,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, fx
 
-from . import recurrent
+from . import recurrent, tokens
 from .capture import Captured
 
 aten = torch.ops.aten
@@ -209,6 +209,22 @@ def embed_first(graph: fx.Graph) -> None:
             behind = emit(node, aten.permute.default, embedded, [*order, n])
             replace(node, behind)
             node = embedded
+
+
+def spell_tokens(graph: fx.Graph, constant: Callable[[object], bool]) -> None:
+    """Bags of embeddings, and integers that arithmetic makes floating, one step after the other."""
+    for node in list(graph.nodes):
+        bag = node.args[0] if is_call(node, operator.getitem) and node.args[1] == 0 else None
+        if is_call(bag, aten.embedding_bag):
+            numbers = tokens.bag_places(bag)
+            if numbers is not None:
+                replace(node, tokens.spell_bag(node, bag, numbers, emit))
+    for node in list(graph.nodes):
+        for i in list(tokens.integers_made_floating(node)):
+            x = node.args[i]
+            if not constant(x):
+                cast = emit(node, aten.to.dtype, x, node.meta["val"].dtype)
+                node.update_arg(i, cast)
 
 
 def spell_linear(graph: fx.Graph, constant: Callable[[object], bool]) -> None:
@@ -529,6 +545,7 @@ def to_canonical(captured: Captured, folds: bool = True) -> None:
         complete(node)
     drop_noops(graph)
     split_to_narrow(graph)
+    spell_tokens(graph, constant)
     embed_first(graph)
     recurrent.one_output_each(graph, emit, replace)
     spell_linear(graph, constant)

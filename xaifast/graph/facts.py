@@ -7,14 +7,14 @@ or to refuse an inexact one (deep Taylor on signed activations); it never change
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, fx
 
-from . import canonize, recurrent
+from . import canonize, recurrent, tokens
 from .capture import Captured, Leaf
 from .rehearsal import Script
 
@@ -39,8 +39,6 @@ REARRANGEMENTS = _operations("""
     _upsample_nearest_exact1d _upsample_nearest_exact2d _upsample_nearest_exact3d slice_scatter
     select_scatter where masked_fill diagonal tril triu _to_copy to type_as
 """) | {recurrent.part}
-# Where relevance ends when their input is of integers.
-SOURCES = {aten.embedding, aten._to_copy, aten.to}
 # Position of the number that a rearrangement fills in.
 FILLS = {aten.constant_pad_nd: 2, aten.masked_fill: 2, aten.pad: 3}
 
@@ -118,7 +116,8 @@ class Node:
     relevance; low, high: bounds of the values; floating: a tensor of real numbers; constant:
     depends on parameters only; carries: has relevance; first, last, depth: position among the
     layers with weights; layer: its linear map; rectified: relevance vanishes wherever the output is
-    not positive (set when rules are known).
+    not positive (set when rules are known); tokens: the inputs whose token numbers it holds, each
+    at a known place; mixed: what it depends on as on token numbers otherwise, and by which node.
     """
 
     name: str
@@ -146,6 +145,8 @@ class Node:
     depth: float = 0.0
     layer: Any = None
     rectified: bool = False
+    tokens: frozenset[Node] = frozenset()
+    mixed: dict[Node, Node] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         place = self.module or "the model's forward"
@@ -361,7 +362,9 @@ class ModelGraph:
     """The canonical graph in execution order.
 
     inputs: one node per argument of the call, in order; output: the node that the model returns;
-    outputs_of: module path -> node that holds the module's output, one per call of the module.
+    outputs_of: module path -> node that holds the module's output, one per call of the module;
+    ends: where the relevance of each explained input ends; whole: no path from one is known to be
+    cut.
     """
 
     nodes: list[Node]
@@ -371,6 +374,8 @@ class ModelGraph:
     rows: tuple[bool, ...] | None  # which arguments hold a row for each sample; None: fixed batch
     traced: bool
     script: Script | None = None  # what the model's code did when it was captured
+    ends: list[Node] = field(default_factory=list)
+    whole: bool = False
 
     @property
     def batched(self) -> bool:
@@ -427,27 +432,53 @@ def _new_node(node: fx.Node, leaf: Leaf | None, known: dict[fx.Node, Node]) -> N
 def _mark_leaf(node: Node, explained: int) -> None:
     node.kind = node.leaf.kind  # type: ignore[union-attr]
     node.constant = node.kind != "input"
-    node.carries = node.kind == "input" and node.floating and node.leaf.index < explained  # type: ignore[union-attr]
+    asked = node.kind == "input" and node.leaf.index < explained  # type: ignore[union-attr]
+    node.carries = asked and node.floating
+    if asked and not node.floating:
+        node.tokens = frozenset([node])
 
 
-def _is_integer_input(node: Node, explained: int) -> bool:
-    return node.kind == "input" and not node.floating and node.leaf.index < explained  # type: ignore[union-attr]
+def _operands(node: Node) -> list[Node]:
+    return list(nodes_in([*node.args, *node.kwargs.values()]))
 
 
-def _mark_call(node: Node, packet: object, explained: int, carrying: bool) -> None:
+def _mark_call(node: Node, packet: object, value: Any) -> None:
     """Whether relevance passes, and the kind and range that follow."""
-    operands = list(nodes_in(node.args)) + list(nodes_in(list(node.kwargs.values())))
+    operands = _operands(node)
     node.constant = all(n.constant for n in operands)
-    if carrying and packet not in SHAPE_ONLY:
+    if packet not in SHAPE_ONLY and _mark_tokens(node, packet, value):
+        return
+    if _may_carry(value) and packet not in SHAPE_ONLY:
         node.inputs = tuple(n for n in operands if n.carries)
-    # An embedding of token numbers, or an image of bytes made floating: relevance ends there.
-    source = packet in SOURCES and any(_is_integer_input(n, explained) for n in operands)
-    node.carries = bool(node.inputs) or source
+    node.carries = bool(node.inputs)
     if node.inputs:
         node.kind = _kind(node, packet)
         node.low, node.high = _bounds(node, packet)
     else:
-        node.kind = "source" if source else "constant" if node.constant else "value"
+        node.kind = "constant" if node.constant else "value"
+
+
+def _mark_tokens(node: Node, packet: object, value: Any) -> bool:
+    """Whether a node reads or moves token numbers; and which it mixes."""
+    if isinstance(value, bool) or (isinstance(value, Tensor) and value.dtype == torch.bool):
+        return False  # a mask says where something is
+    read: tuple[Node, ...] = ()
+    if isinstance(value, Tensor):
+        read = tokens.read_by(node, packet, packet in REARRANGEMENTS)
+    held: frozenset[Node] = frozenset(i for x in read for i in x.tokens)
+    places = tokens.places_of(node, packet)
+    for x in _operands(node):
+        if x not in places:
+            node.mixed.update(tokens.still_mixed(node, packet, x))
+            node.mixed.update({i: node for i in x.tokens - held})
+            if x.carries and isinstance(value, Tensor) and not node.floating:
+                node.mixed[x] = node  # values made to integers
+    if not read:
+        return False
+    node.inputs, node.carries = read, node.floating
+    node.kind = "source" if node.floating else "tokens"
+    node.tokens = frozenset() if node.floating else held
+    return True
 
 
 def _runnable(target: Any) -> Any:
@@ -457,6 +488,44 @@ def _runnable(target: Any) -> Any:
     if getattr(target, "overloadpacket", None) in (aten.view, aten._unsafe_view):
         return aten.reshape.default
     return target
+
+
+def reached(output: Node, edges: Callable[[Node], Iterable[Node]]) -> dict[Node, None]:
+    """What lies below a node along some edges, itself included, the nodes nearest to it first."""
+    found, left = {output: None}, [output]
+    for node in left:
+        for x in edges(node):
+            if x not in found:
+                found[x] = None
+                left.append(x)
+    return found
+
+
+def read_values(node: Node) -> list[Node]:
+    """The operands whose values a node depends on."""
+    shape_only = getattr(node.target, "overloadpacket", node.target) in SHAPE_ONLY
+    return [] if shape_only else _operands(node)
+
+
+def _end_of(x: Node, output: Node) -> Node:
+    """Where the relevance of an input ends: at itself, or at what reads its tokens one for one.
+
+    That is then a source of relevance of its own, [N, length, features] for an embedding.
+    """
+    if x.floating:
+        return x
+    above = [n for n in reached(output, lambda n: n.inputs) if n.kind == "source"]
+    sources = [n for n in above if x in reached(n, lambda n: n.inputs)]
+    if len(sources) != 1:
+        return x
+    (source,) = sources
+    node = source
+    while node is not x:
+        if not tokens.keeps_places(node):
+            return x
+        (node,) = node.inputs
+    source.inputs = ()
+    return source
 
 
 def _mark_positions(nodes: list[Node]) -> None:
@@ -502,10 +571,11 @@ def build_graph(
         if leaf is not None:
             _mark_leaf(made, explained)
         else:
-            carrying = _may_carry(node.meta.get("val"))
-            _mark_call(made, canonize.packet(node), explained, carrying)
+            _mark_call(made, canonize.packet(node), node.meta.get("val"))
     output = next(n for n in captured.graph.nodes if n.op == "output").args[0]
     nodes = list(known.values())
+    inputs = sorted((n for n in nodes if n.kind == "input"), key=lambda n: n.leaf.index)  # type: ignore[union-attr]
+    ends = [_end_of(x, known[output]) for x in inputs[:explained]]
     for node in nodes:
         for x in node.inputs:
             x.users.append(node)
@@ -518,5 +588,6 @@ def build_graph(
             node = survivors[node]
         if node in known:
             outputs_of.setdefault(path, []).append(known[node])
-    inputs = sorted((n for n in nodes if n.kind == "input"), key=lambda n: n.leaf.index)  # type: ignore[union-attr]
-    return ModelGraph(nodes, inputs, known[output], outputs_of, captured.rows, captured.traced)
+    return ModelGraph(
+        nodes, inputs, known[output], outputs_of, captured.rows, captured.traced, ends=ends
+    )

@@ -204,7 +204,7 @@ class Propagation(nn.Module):
                 kept.add(node)
             kept.update(rule.reads(node))
         # What is no tensor of relevance (sizes, masks, further arguments) may be asked for again.
-        kept.update(n for n in self.graph.nodes if n.kind == "value")
+        kept.update(n for n in self.graph.nodes if n.kind in ("value", "tokens"))
         kept.update(n for n in self.graph.inputs if not n.carries)
         return kept
 

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor
 
+from ..errors import ModelError
 from ..graph.facts import Node
 from ..graph.layers import Linear
 from .base import Rule
@@ -96,7 +97,15 @@ class Gradient(Rule):
             given = dict(zip(distinct, xs, strict=True))
             return node.rerun(*(given[n] for n in node.inputs))
 
-        found = vector_jacobian(function, tuple(values[n] for n in distinct), R)
+        try:
+            found = vector_jacobian(function, tuple(values[n] for n in distinct), R)
+        except RuntimeError as error:
+            if "derivative for" not in str(error):
+                raise
+            raise ModelError(
+                f"{node.node!r} has no derivative ({error}): {node.source or 'no line is known'}. "
+                "Explain what is behind it, or give it a rule."
+            ) from error
         messages = dict(zip(distinct, found, strict=True))
         return tuple(messages.pop(n, None) for n in node.inputs)
 
