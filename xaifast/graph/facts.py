@@ -16,6 +16,7 @@ from torch import Tensor, fx
 
 from . import canonize, recurrent
 from .capture import Captured, Leaf
+from .independence import rows_apart
 from .rehearsal import Script
 
 aten = torch.ops.aten
@@ -361,7 +362,8 @@ class ModelGraph:
     """The canonical graph in execution order.
 
     inputs: one node per argument of the call, in order; output: the node that the model returns;
-    outputs_of: module path -> node that holds the module's output, one per call of the module.
+    outputs_of: module path -> node that holds the module's output, one per call of the module;
+    apart: whether row i of the output is shown to depend on row i of the inputs alone.
     """
 
     nodes: list[Node]
@@ -371,6 +373,7 @@ class ModelGraph:
     rows: tuple[bool, ...] | None  # which arguments hold a row for each sample; None: fixed batch
     traced: bool
     script: Script | None = None  # what the model's code did when it was captured
+    apart: bool = False
 
     @property
     def batched(self) -> bool:
@@ -519,4 +522,9 @@ def build_graph(
         if node in known:
             outputs_of.setdefault(path, []).append(known[node])
     inputs = sorted((n for n in nodes if n.kind == "input"), key=lambda n: n.leaf.index)  # type: ignore[union-attr]
-    return ModelGraph(nodes, inputs, known[output], outputs_of, captured.rows, captured.traced)
+    rows = captured.rows
+    leaves = {n.name: n.leaf.index for n in inputs}  # type: ignore[union-attr]
+    apart = rows is not None and rows_apart(
+        captured.graph, {name: rows[i] for name, i in leaves.items()}
+    )
+    return ModelGraph(nodes, inputs, known[output], outputs_of, rows, captured.traced, apart=apart)
