@@ -36,7 +36,15 @@ class Attribution:
         is; None: where that pays, for a convolutional module that is evaluated 32 times or more.
     per_sample : tuple of bools, optional
         For each of the additional arguments of the model, whether it has a row for each sample.
-        None: found out by the model's graph, or by evaluating it.
+        None: found out by the model's graph, or by evaluating it. That it has as many rows as
+        there are samples says nothing.
+
+    Notes
+    -----
+    Many perturbed rows are evaluated at once only where each row of the output is shown to depend
+    on its own row of the inputs alone. Where it is not (samples that see each other, a bag that
+    forward unpacks, a batch in another dimension), the batch is evaluated as it came in, one change
+    at a time, as captum does by default: right, and slower.
     """
 
     def __init__(

@@ -75,7 +75,8 @@ class Saliency(GradientAttribution):
         abs : bool, default True
             The absolute value; False: the signed gradient.
         additional_forward_args : optional
-            Further arguments of the model; tensors of N rows go along with their samples.
+            Further arguments of the model. Which of them have a row for each sample is found out,
+            or said by `per_sample` (see `Attribution`).
         squared : bool, default False
             The square in place of the absolute value.
         over_channels : bool, default False
