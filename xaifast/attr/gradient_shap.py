@@ -12,7 +12,7 @@ from .. import ops
 from .arguments import Call, check_count, plain_mode
 from .base import GradientAttribution, progress_bar
 from .baselines import check_distribution
-from .batching import run_in_batches
+from .batching import check_batch_size, run_in_batches
 from .evaluation import (
     Model,
     check_gradients,
@@ -137,6 +137,7 @@ class GradientShap(GradientAttribution):
         count = check_count(f"{name}: n_samples", n_samples, "Try 50.")
         levels = check_stdevs(name, stdevs, call.inputs)
         distribution = check_distribution(name, baselines, call.inputs)
+        check_batch_size(internal_batch_size)
         if not call.batch:
             return call.nothing(return_convergence_delta)
         draws = _Draws(call, distribution, levels, count, generator_of(name, seed, generator))
