@@ -5,6 +5,7 @@ import math
 import nets
 import pytest
 import torch
+from calls import Counting
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -288,16 +289,10 @@ def test_the_stem_runs_once_and_gradients_are_not_kept(monkeypatch):
 
 
 def test_one_baseline_is_evaluated_once():
-    rows = []
-
-    def f(x):
-        rows.append(len(x))
-        return x.square().sum(1)
-
-    x = torch.randn(8, 3)
+    f, x = Counting(lambda x: x.square().sum(1)), torch.randn(8, 3)
     ig = IntegratedGradients(f)
     ig.attribute(x, 0.5, n_steps=2, internal_batch_size=16, return_convergence_delta=True)
-    assert sorted(rows) == [1, 8, 16]  # the baseline, the inputs, both steps
+    assert sorted(f.rows) == [1, 8, 16]  # the baseline, the inputs, both steps
 
 
 def test_it_goes_on_with_half_when_memory_runs_out():

@@ -4,6 +4,7 @@ import numpy as np
 import peers
 import pytest
 import torch
+from calls import Counting, on_trial
 from captum._utils.models import linear_model as captum_models
 from captum.attr._core.lime import get_exp_kernel_similarity_function
 from hypothesis import given, settings
@@ -318,14 +319,9 @@ def test_what_draws_nothing_leaves_pytorchs_generator_where_it_is():
 
 
 def test_equal_coalitions_are_evaluated_once():
-    seen = []
-
-    def model(x):
-        seen.append(len(x))
-        return x.sum(1)
-
+    model = Counting(lambda x: x.sum(1))
     attr.KernelShap(model).attribute(torch.ones(1, 3), n_samples=500, internal_batch_size=100)
-    assert sum(seen) == 8  # 2^3, the one with all features as the first look at the model
+    assert sum(model.rows) == 8  # 2^3, the one with all features as the first look at the model
 
 
 def test_many_targets_share_their_evaluations():
@@ -487,7 +483,8 @@ def test_lime_image_draws_as_the_listing_does():
     seen = []
 
     def model(x):
-        seen.append(x.clone())
+        if not on_trial():
+            seen.append(x.clone())
         return x.flatten(1).sum(1)
 
     lime, mask = attr.LimeImage(model), torch.arange(16).view(4, 4)

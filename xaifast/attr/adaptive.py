@@ -134,7 +134,12 @@ def adaptive_gradients(
     size: int | str,
     show: bool,
 ) -> list[Tensor]:
-    """The gradient, averaged along the path of each sample, [targets, N, ...] for each input."""
+    """The gradient, averaged along the path of each sample, [targets, N, ...] for each input.
+
+    A batch whose rows are not shown to be apart is one path: S is the sum over its rows.
+    """
+    if not model.apart:
+        return _together(call, model, baseline, tolerance)
     kept = MOST * sum(math.prod(x.shape[1:]) * x.element_size() for x in call.inputs)
     block = max(1, int(SHARE * free_memory(call.inputs[0].device)) // max(1, kept))
     results: list[list[list[Tensor]]] = []
@@ -155,6 +160,33 @@ def adaptive_gradients(
         torch.stack([torch.stack([r[t][i] for r in results]) for t in range(len(results[0]))])
         for i in range(len(call.inputs))
     ]
+
+
+def _together(
+    call: Call, model: Model, baseline: tuple[Tensor, ...], tolerance: float
+) -> list[Tensor]:
+    """The gradient, averaged along the path of the batch, [targets, N, ...] for each input."""
+    pairs = [(x, b.expand_as(x)) for x, b in zip(call.inputs, baseline, strict=True)]
+    path = _SamplePath()
+
+    def evaluate(wanted: Wanted) -> None:
+        for _, alpha in wanted:
+            at = [
+                torch.tensor([alpha], dtype=torch.float64, device="cpu").expand(len(x))
+                for x, _ in pairs
+            ]
+            points = tuple(
+                ops.path_points(x, b, torch.arange(len(x), device="cpu"), a)
+                for (x, b), a in zip(pairs, at, strict=True)
+            )
+            S, found = gradients_of(model, points, None)
+            terms = zip(found, pairs, strict=True)
+            d = sum(row_sums(g * (x - b), torch.float64).sum(1) for g, (x, b) in terms)
+            path.nodes[alpha] = _Node(S.sum(1).tolist(), d.tolist(), list(found))  # type: ignore[union-attr]
+
+    _warn_unmet(call.who, _walk(tolerance, {0: path}, evaluate), 1)
+    integrals = [path.integral(t) for t in range(len(path.nodes[0.0].S))]
+    return [torch.stack(parts) for parts in zip(*integrals, strict=True)]
 
 
 def adaptive_weights(

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import describe, wrong_type, wrong_value
+from .independence import Rows, as_given, may_be_per_sample, taken
 from .target import Selection, select
 
 
@@ -120,8 +121,9 @@ class Call:
     """What came into `attribute` of a function method, checked.
 
     who: the explainer's name; single: one tensor came in, so one goes out; extra: additional
-    arguments of the model, whose tensors of `batch` rows are cut and repeated with the inputs;
-    unused: what the output has been shown not to depend on.
+    arguments of the model; declared: which of them the user says have a row for each sample; rows:
+    what is known of the rows, once a model of this call has looked (see `evaluation`); unused: what
+    the output has been shown not to depend on.
     """
 
     who: str
@@ -131,14 +133,28 @@ class Call:
     extra: tuple
     target: Any
     batch: int
+    declared: tuple[bool, ...] | None = None
+    rows: Rows | None = None
     unused: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.selection: Callable[[tuple[int, ...]], Selection] = lru_cache(4)(self._selection)
+        self._selection_of_rows = lru_cache(4)(self._selection)
 
-    def _selection(self, shape: tuple[int, ...]) -> Selection:
+    def _selection(self, shape: tuple[int, ...], rows: int | None = None) -> Selection:
         """The outputs to explain, for outputs of this shape (without the batch)."""
-        return select(self.target, tuple(int(n) for n in shape), self.batch)
+        batch = self.batch if rows is None else rows
+        return select(self.target, tuple(int(n) for n in shape), batch)
+
+    def chosen(self, output: Tensor, samples: Tensor | None = None) -> Selection:
+        """The outputs to explain, in an output for rows that belong to these samples.
+
+        None: for the batch as it came in; what it makes of that need not have as many rows.
+        """
+        shape = output.shape[1:]
+        if samples is None and len(output) != self.batch:
+            return self._selection_of_rows(shape, len(output))
+        return self.selection(shape).rows_of(samples)
 
     @property
     def arguments(self) -> tuple:
@@ -163,23 +179,26 @@ class Call:
         part.selection = lambda shape: self.selection(shape).rows(rows)
         return part
 
-    def _per_sample(self, x: Any) -> bool:
-        return isinstance(x, Tensor) and x.dim() > 0 and len(x) == self.batch
+    @property
+    def extra_in_doubt(self) -> bool:
+        """Whether some additional argument could have a row for each sample."""
+        return any(may_be_per_sample(x, self.batch) for x in self.extra)
 
     @property
     def extra_per_sample(self) -> bool:
         """Whether some additional argument has a row for each sample."""
-        return any(self._per_sample(x) for x in self.extra)
+        return any(self._known.per_sample)
+
+    @property
+    def _known(self) -> Rows:
+        """What is known of the rows; if nothing, what the user has said of the arguments."""
+        if self.rows is not None:
+            return self.rows
+        return as_given(self.extra) if self.declared is None else Rows(False, self.declared)
 
     def extra_rows(self, samples: Tensor | None) -> tuple:
-        """Additional arguments for rows that belong to these samples (None: each, in order)."""
-        if samples is None:
-            return self.extra
-
-        def part(x: Any) -> Any:
-            return x.index_select(0, samples.to(x.device)) if self._per_sample(x) else x
-
-        return tuple(part(x) for x in self.extra)
+        """Additional arguments for rows that belong to these samples (None: as they came in)."""
+        return self.extra if samples is None else taken(self.extra, self._known.per_sample, samples)
 
     def result(self, parts: Any) -> Any:
         """One tensor or a tuple of them, as the inputs were."""
@@ -228,6 +247,7 @@ def make_call(
     additional: Any,
     floating: bool = True,
     even: bool = True,
+    per_sample: tuple[bool, ...] | None = None,
 ) -> Call:
     """Check what all function methods are given.
 
@@ -240,6 +260,7 @@ def make_call(
     additional : `additional_forward_args`.
     floating : whether the inputs must have gradients.
     even : whether the inputs must have the same number of samples.
+    per_sample : which additional arguments have a row for each sample; None: not said.
 
     Raises
     ------
@@ -258,4 +279,39 @@ def make_call(
     extra = tuple(_clean(x) if isinstance(x, Tensor) else x for x in extra_arguments(additional))
     cleaned = tuple(_clean(x) for x in given)
     single = not isinstance(inputs, tuple)
-    return Call(who, function, cleaned, single, extra, target, batch)
+    declared = check_declared(who, per_sample, extra, batch)
+    return Call(who, function, cleaned, single, extra, target, batch, declared)
+
+
+def check_per_sample(who: str, per_sample: Any) -> tuple[bool, ...] | None:
+    """Return what is None or a tuple of bools, one for each additional argument."""
+    if per_sample is None:
+        return None
+    given = tuple(per_sample) if isinstance(per_sample, (tuple, list)) else (per_sample,)
+    if not all(isinstance(p, bool) for p in given):
+        raise wrong_type(
+            f"{who}: per_sample", "must be a tuple of bools", describe(per_sample),
+            "Give one for each additional argument: whether it has a row for each sample.",
+        )  # fmt: skip
+    return given
+
+
+def check_declared(
+    who: str, per_sample: tuple[bool, ...] | None, extra: tuple, batch: int
+) -> tuple[bool, ...] | None:
+    """Refuse what the user says of the additional arguments where it does not fit them."""
+    if per_sample is None:
+        return None
+    if len(per_sample) != len(extra):
+        raise wrong_value(
+            f"{who}: per_sample", f"must hold one bool for each of the {len(extra)} additional "
+            "arguments", describe(per_sample), "Say of each whether it has a row for each sample.",
+        )  # fmt: skip
+    for i, (x, row) in enumerate(zip(extra, per_sample, strict=True)):
+        if row and not may_be_per_sample(x, batch):
+            raise wrong_value(
+                f"{who}: additional_forward_args", f"must, where per_sample is True, be a tensor "
+                f"with one row for each of the {batch} samples", f"{describe(x)} (number {i})",
+                "Say False of it.",
+            )  # fmt: skip
+    return per_sample

@@ -11,7 +11,14 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from ..errors import wrong_value
-from .arguments import as_tuple, check_function, make_call, plain_mode
+from .arguments import (
+    Call,
+    as_tuple,
+    check_function,
+    check_per_sample,
+    make_call,
+    plain_mode,
+)
 from .baselines import check_baselines
 from .evaluation import Evaluator
 
@@ -27,13 +34,40 @@ class Attribution:
         Whether a module is evaluated on its canonical graph (batch norm folded, channels last,
         packed weights; the same function): True: always; False: never, the module is called as it
         is; None: where that pays, for a convolutional module that is evaluated 32 times or more.
+    per_sample : tuple of bools, optional
+        For each of the additional arguments of the model, whether it has a row for each sample.
+        None: found out by the model's graph, or by evaluating it. That it has as many rows as
+        there are samples says nothing.
+
+    Notes
+    -----
+    Many perturbed rows are evaluated at once only where each row of the output is shown to depend
+    on its own row of the inputs alone. Where it is not (samples that see each other, a bag that
+    forward unpacks, a batch in another dimension), the batch is evaluated as it came in, one change
+    at a time, as captum does by default: right, and slower.
     """
 
-    def __init__(self, forward_func: Callable, *, optimize: bool | None = None) -> None:
+    def __init__(
+        self,
+        forward_func: Callable,
+        *,
+        optimize: bool | None = None,
+        per_sample: tuple[bool, ...] | None = None,
+    ) -> None:
         name = type(self).__name__
         self.forward_func = check_function(name, forward_func)
         self.optimize = optimize
+        self.per_sample = check_per_sample(name, per_sample)
         self._evaluator = Evaluator(forward_func, optimize, isinstance(self, GradientAttribution))
+
+    def _call(
+        self, inputs: Any, target: Any, additional: Any, floating: bool = True, even: bool = True
+    ) -> Call:
+        """What came into `attribute`, checked; see `make_call`."""
+        return make_call(
+            type(self).__name__, self.forward_func, inputs, target, additional, floating, even,
+            self.per_sample,
+        )  # fmt: skip
 
     def attribute(self, *args: Any, **kwargs: Any) -> Any:
         """Explain; each explainer says what it takes."""
@@ -90,7 +124,7 @@ class GradientAttribution(Attribution):
         Tensor [N]
         """
         name = type(self).__name__
-        call = make_call(name, self.forward_func, end_point, target, additional_forward_args, False)
+        call = self._call(end_point, target, additional_forward_args, floating=False)
         (start, *more) = check_baselines(name, start_point, call.inputs)
         if more:
             raise wrong_value(
@@ -100,7 +134,7 @@ class GradientAttribution(Attribution):
             model = self._evaluator.model(call, 2 * call.batch)
             whole = tuple(b.expand_as(x) for b, x in zip(start, call.inputs, strict=True))
             end_out, start_out = model.output(call.inputs), model.output(whole)
-            select = call.selection(end_out.shape[1:]).values
+            select = call.chosen(end_out).values
             difference = (select(end_out) - select(start_out))[0]
         total = sum(a.reshape(len(a), -1).sum(1) for a in as_tuple(attributions))
         return total - difference.to(total)
@@ -108,6 +142,10 @@ class GradientAttribution(Attribution):
 
 class PerturbationAttribution(Attribution):
     """An explainer that evaluates the model on changed inputs, and needs no gradient."""
+
+    def _perturbed(self, inputs: Any, target: Any, additional: Any) -> Call:
+        """The call of a method that needs neither gradients nor equal numbers of samples."""
+        return self._call(inputs, target, additional, floating=False, even=False)
 
     def attribute_future(self, *args: Any, **kwargs: Any) -> torch.Future:
         """Do what `attribute` does, and return the result in a future that is done.

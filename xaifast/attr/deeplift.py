@@ -21,12 +21,19 @@ from ..graph.capture import check_model
 from ..graph.cuts import check_paths
 from ..graph.facts import Node
 from ..graph.prefix import SIZES
-from .arguments import Call, make_call, plain_mode
+from .arguments import Call, plain_mode
 from .base import GradientAttribution
 from .baselines import check_baselines, check_distribution
 from .batching import check_batch_size, need_of, rows_that_fit, run_in_batches
 from .building import Builder, Built, check_verify, warn_training
-from .evaluation import check_finite, check_gradients, row_sums, sums_dtype
+from .evaluation import (
+    check_finite,
+    check_gradients,
+    check_undivided,
+    graph_rows,
+    row_sums,
+    sums_dtype,
+)
 
 Values = dict[Node, Any]
 Result = tuple[tuple[Tensor, ...], Tensor]  # multipliers [targets, rows, ...], S(x) - S(x')
@@ -39,17 +46,26 @@ class _Comparison:
         self.call, self.built = call, built
         self.graph, self.propagation = built.graph, built.propagation
 
-    def run(self, rows: tuple[Tensor, ...], samples: Tensor) -> Values:
+    @property
+    def apart(self) -> bool:
+        """Whether the batch may be divided, and rows compared that came in with others."""
+        if not self.graph.batched:
+            return False
+        if self.call.rows is None:
+            self.call.rows = graph_rows(self.built, self.call)
+        return self.call.rows.apart
+
+    def run(self, rows: tuple[Tensor, ...], samples: Tensor | None) -> Values:
         """Values of the nodes that rules read."""
         args = to_compute((*rows, *self.call.extra_rows(samples)))
         values = self.propagation.run_model(args)
         check_finite(values[self.graph.output])
         return values
 
-    def compare(self, values: Values, reference: Values, samples: Tensor) -> Result:
+    def compare(self, values: Values, reference: Values, samples: Tensor | None) -> Result:
         """Multipliers at the inputs, and the difference of the outputs."""
         output, other = values[self.graph.output], reference[self.graph.output]
-        selection = self.call.selection(output.shape[1:]).rows_of(samples)
+        selection = self.call.chosen(output, samples)
         seeds = {self.graph.output: selection.seed(output, one=True)}
         found = self._hand_down(values, reference, seeds)
         nodes = self.graph.inputs[: len(self.call.inputs)]
@@ -147,10 +163,11 @@ class DeepLift(GradientAttribution):
         rule: str = "rescale",
         composite: Composite | None = None,
         verify: str = "auto",
+        per_sample: tuple[bool, ...] | None = None,
     ) -> None:
         name = type(self).__name__
         self.model = check_model(name, model)
-        super().__init__(model)
+        super().__init__(model, per_sample=per_sample)
         if isinstance(eps, bool) or not isinstance(eps, (int, float)) or not eps > 0:
             raise wrong_value(f"{name}: eps", "must be a number > 0", eps, "Leave it out.")
         if composite is not None and not isinstance(composite, Composite):
@@ -220,7 +237,7 @@ class DeepLift(GradientAttribution):
         torch.Size([1, 2])
         """
         name = type(self).__name__
-        call = make_call(name, self.model, inputs, target, additional_forward_args)
+        call = self._call(inputs, target, additional_forward_args)
         several = check_baselines(name, baselines, call.inputs)
         check_batch_size(internal_batch_size)
         if not call.batch:
@@ -253,8 +270,8 @@ class DeepLift(GradientAttribution):
     ) -> Result:
         """Attributions and S(x) - S(x') for one baseline of each sample."""
         call = comparison.call
-        shared = all(len(b) == 1 for b in baseline)
-        shared = shared and comparison.graph.batched and not call.extra_per_sample
+        shared = all(len(b) == 1 for b in baseline) and call.batch > 1
+        shared = shared and comparison.apart and not call.extra_per_sample
         alone = (
             comparison.run(baseline, torch.zeros(1, dtype=torch.long, device="cpu"))
             if shared
@@ -264,7 +281,9 @@ class DeepLift(GradientAttribution):
         parts: list[Result] = []
 
         def work(rows: slice) -> None:
-            samples = torch.arange(rows.start, rows.stop, device="cpu")
+            samples = None
+            if rows.stop - rows.start < call.batch:
+                samples = torch.arange(rows.start, rows.stop, device="cpu")
             x, b = (tuple(v[rows] for v in vs) for vs in (call.inputs, whole))
             values = comparison.run(x, samples)
             reference = comparison.run(b, samples) if alone is None else alone
@@ -272,7 +291,7 @@ class DeepLift(GradientAttribution):
             parts.append((self._scaled(found, x, b, custom), difference))
 
         rows = rows_for(comparison, size, call.batch)
-        run_in_batches(call.batch, rows, work, size == "auto")
+        run_in_batches(call.batch, rows, work, size == "auto" and comparison.graph.apart)
         joined = tuple(torch.cat(p, 1) for p in zip(*(p[0] for p in parts), strict=True))
         return joined, torch.cat([p[1] for p in parts], 1)
 
@@ -297,7 +316,10 @@ class DeepLift(GradientAttribution):
 
 def rows_for(comparison: _Comparison, size: int | str, count: int) -> int:
     """How many rows to compare at once."""
-    if not comparison.graph.batched:
+    if size != "auto" and int(size) >= count:
+        return int(size)
+    if not comparison.apart:
+        check_undivided(comparison.call, size)
         return max(1, comparison.call.batch)
     if size != "auto":
         return int(size)
@@ -376,7 +398,7 @@ class DeepLiftShap(DeepLift):
         torch.Size([1, 2])
         """
         name = type(self).__name__
-        call = make_call(name, self.model, inputs, target, additional_forward_args)
+        call = self._call(inputs, target, additional_forward_args)
         distribution = check_distribution(name, baselines, call.inputs)
         check_batch_size(internal_batch_size)
         if not call.batch:
@@ -395,12 +417,8 @@ class DeepLiftShap(DeepLift):
     ) -> tuple[list[Tensor], Tensor]:
         """Mean attributions, and the gap of each pair [targets, N B]."""
         call, B = comparison.call, len(distribution[0])
-        if not comparison.graph.batched:
-            raise wrong_value(
-                "DeepLiftShap: model", "must take any number of samples",
-                "one that fixes it, or whose code depends on the data",
-                "Take DeepLift with each baseline.",
-            )  # fmt: skip
+        if not comparison.apart:
+            return self._batches(comparison, distribution, size, custom)
         targets = call.selection(comparison.graph.output.shape).targets
         means = [
             torch.stack([torch.zeros_like(x, dtype=sums_dtype(x))] * targets) for x in call.inputs
@@ -419,6 +437,18 @@ class DeepLiftShap(DeepLift):
         rows = rows_for(comparison, size, call.batch * B)
         run_in_batches(call.batch * B, rows, work, size == "auto")
         return means, torch.cat(gaps, 1)
+
+    def _batches(
+        self, comparison: _Comparison, distribution: tuple, size: int | str, custom: Callable | None
+    ) -> tuple[list[Tensor], Tensor]:
+        """The same, the batch as it came in against each baseline in turn."""
+        results = []
+        for k in range(len(distribution[0])):
+            baseline = tuple(v[k : k + 1] for v in distribution)
+            found, difference = self._one(comparison, baseline, size, custom)
+            results.append((found, sum(row_sums(a) for a in found) - difference))
+        means = [sum(parts) / len(results) for parts in zip(*(r[0] for r in results), strict=True)]
+        return means, torch.stack([r[1] for r in results], 2).flatten(1)
 
     def _compare_pairs(
         self,

@@ -13,7 +13,7 @@ gradients are taken is called the stations: the inputs, or the values where the 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -39,6 +39,7 @@ from .batching import (
 )
 from .building import Builder, Built, warn_training
 from .cuts import Differentiation
+from .independence import Rows, rows_by_trial
 
 # Rows from which a convolutional model is captured: export takes a second or so, once per model.
 WORTH_CAPTURING = 32
@@ -96,15 +97,33 @@ def check_gradients(gradients: Iterable[Tensor], who: str) -> list[Tensor]:
     return found
 
 
-def check_rows(output: Tensor, rows: int, who: str) -> Tensor:
-    """Return the output, if it has a row for each row that came in."""
-    if output.dim() < 1 or len(output) != rows:
+def check_rows(output: Tensor, rows: int | None, who: str) -> Tensor:
+    """Return the output, if it has a row for each row that came in (None: rows at all)."""
+    if output.dim() < 1 or rows not in (None, len(output)):
+        came = "the batch" if rows is None else f"{rows} rows"
         raise ModelError(
-            f"{who} needs a model that returns one row for each sample; for {rows} rows it "
+            f"{who} needs a model that returns one row for each sample; for {came} it "
             f"returned a tensor of shape {list(output.shape)}. Keep the batch first, and do not "
             "sum over it."
         )
     return output
+
+
+def check_undivided(call: Call, size: int | str) -> None:
+    """Refuse a bound by which a batch would be divided whose rows are not shown to be apart."""
+    if size != "auto" and int(size) < call.batch:
+        raise wrong_value(
+            "internal_batch_size", f"must be at least {call.batch}, the size of the batch, "
+            f"for a model whose rows may depend on each other{doubt(call)}", size,
+            "Leave it out.",
+        )  # fmt: skip
+
+
+def doubt(call: Call) -> str:
+    """What the user can say of additional arguments that leave it open whose rows are whose."""
+    if not call.extra_in_doubt or call.declared is not None:
+        return ""
+    return " (or say by per_sample= which additional arguments have a row for each sample)"
 
 
 # ---- calling the model -------------------------------------------------------------------------
@@ -144,6 +163,26 @@ class PlainModel:
             warn_training(module)
             self.function = private_copy(module, keep_hooks=True)
 
+    @property
+    def apart(self) -> bool:
+        """Whether row i of the output is shown to depend on row i of the inputs alone."""
+        return self.look().apart
+
+    def look(self, known: Tensor | None = None) -> Rows:
+        """What is known of the rows: tried once for each call.
+
+        known : what `output` returns for the inputs, where that is known already.
+        """
+        call = self.call
+        if call.rows is None:
+            given = None if known is None else [known]
+            call.rows = rows_by_trial(call.inputs, call.extra, call.declared, self._try, given)
+        return call.rows
+
+    @torch.no_grad()
+    def _try(self, inputs: tuple, extra: tuple) -> list[Tensor]:
+        return [output_of(self.function, (*inputs, *extra))]
+
     def _run(self, inputs: tuple, samples: Tensor | None) -> Tensor:
         return output_of(self.function, (*inputs, *self.call.extra_rows(samples)))
 
@@ -166,9 +205,10 @@ class PlainModel:
         """Scores [targets, rows], and their gradients at the stations [targets, rows, ...]."""
         leaves = [x.detach().requires_grad_() for x in points]
         with torch.enable_grad():
-            output = check_rows(self._run(tuple(leaves), samples), len(points[0]), self.call.who)
+            output = self._run(tuple(leaves), samples)
+            check_rows(output, None if samples is None else len(points[0]), self.call.who)
             check_finite(output.detach())
-            scores = self.call.selection(output.shape[1:]).rows_of(samples).values(output)
+            scores = self.call.chosen(output, samples).values(output)
         return scores.detach(), self._differentiation(samples).gradients(scores, leaves, {})
 
     def _differentiation(self, samples: Tensor | None) -> Differentiation:
@@ -193,6 +233,8 @@ class PlainModel:
         return self._need
 
     def _measured(self) -> Need:
+        if self.call.extra_in_doubt:
+            self.look()
         one = torch.zeros(1, dtype=torch.long, device="cpu")
         sizes, row = _Sizes(), tuple(x[:1].clone() for x in self.call.inputs)  # may be written into
         try:
@@ -207,7 +249,9 @@ class PlainModel:
 
 
 class GraphModel:
-    """Evaluate by running the canonized graph of the model."""
+    """Evaluate by running the canonized graph of the model, whose rows are shown to be apart."""
+
+    apart = True
 
     def __init__(self, call: Call, built: Built) -> None:
         self.call = call
@@ -216,6 +260,11 @@ class GraphModel:
         self.module = built.weights.model
         self.prefix = linear_prefix(built.propagation)
         self.entered: dict[Node, Any] = {}
+
+    def look(self, known: Tensor | None = None) -> Rows:
+        """What is known of the rows."""
+        assert self.call.rows is not None  # without it there is no such model
+        return self.call.rows
 
     def arguments(self, inputs: tuple, samples: Tensor | None) -> tuple:
         """What the graph is run on: inputs, and the additional arguments for these samples."""
@@ -276,6 +325,19 @@ class GraphModel:
 
 
 Model = PlainModel | GraphModel
+
+
+class RowModel(Protocol):
+    """What is needed of a model to evaluate its rows in batches."""
+
+    call: Call
+
+    @property
+    def apart(self) -> bool:
+        """Whether row i of the output is shown to depend on row i of the inputs alone."""
+
+    def need(self) -> Need:
+        """Memory of one row."""
 
 
 # ---- which of the two --------------------------------------------------------------------------
@@ -345,10 +407,36 @@ class Evaluator:
                 f"pass; this one has {script.cut if script else 'code that cannot be followed'}. "
                 "Leave optimize out."
             )
+        rows = graph_rows(built, call)
+        if not rows.apart:
+            raise ModelError(
+                f"{call.who}: optimize=True needs a model each of whose outputs belongs to one "
+                "sample, with additional arguments that have a row for each sample or do not have "
+                f"{call.batch} rows. Leave optimize out."
+            )
+        call.rows = rows
         return GraphModel(call, built)
 
 
-def rows_at_once(model: Any, size: int | str, count: int, block: int = CPU_BLOCK) -> int:
+def graph_rows(built: Built, call: Call) -> Rows:
+    """What is known of the rows of a call that is evaluated by a graph for any batch size.
+
+    Shown by the graph itself, or else tried on it.
+    """
+    cut = built.graph.rows[len(call.inputs) :]  # type: ignore[index]
+    if call.declared not in (None, cut):
+        return Rows(False, cut)
+    if built.graph.apart:
+        return Rows(True, cut)
+
+    def evaluate(inputs: tuple, extra: tuple) -> list[Tensor]:
+        with torch.no_grad():
+            return [built.propagation.run_output(to_compute((*inputs, *extra)))]
+
+    return rows_by_trial(call.inputs, call.extra, cut, evaluate)
+
+
+def rows_at_once(model: RowModel, size: int | str, count: int, block: int = CPU_BLOCK) -> int:
     """How many rows to evaluate at once, for `count` in all: as asked for, or as many as fit.
 
     To measure what a row needs costs one; a few rows are tried as they are.
@@ -362,25 +450,53 @@ def rows_at_once(model: Any, size: int | str, count: int, block: int = CPU_BLOCK
     return max(1, min(count, fitting))
 
 
+def run_over_samples(
+    model: RowModel, size: int | str, work: Callable[[slice, Tensor | None], None]
+) -> None:
+    """Do the work for all samples, or for some of them after the other where not all fit.
+
+    `work(rows, samples)` is given None for samples where it has the batch as it came in; a batch
+    whose rows are not shown to be apart is not divided.
+    """
+    call = model.call
+    at_once = rows_at_once(model, size, call.batch)
+    if at_once < call.batch and not model.apart:
+        check_undivided(call, size)
+        at_once = call.batch
+
+    def part(rows: slice) -> None:
+        if rows.stop - rows.start == call.batch:
+            work(rows, None)
+            return
+        if not model.apart:
+            raise torch.OutOfMemoryError("no memory for a batch that cannot be divided")
+        work(rows, torch.arange(rows.start, rows.stop, device="cpu"))
+
+    run_in_batches(call.batch, at_once, part, size == "auto")
+
+
 def scores_of(model: Model, points: tuple[Tensor, ...], size: int | str) -> Tensor:
-    """Scores [targets, N] at one point for each sample; one row that serves all is run once."""
+    """Scores [targets, N] at one point for each sample; one row that serves all is run once.
+
+    Where rows see each other, those of what the whole batch gives.
+    """
     call = model.call
     select = call.selection
-    if all(len(x) == 1 for x in points) and not call.extra_per_sample and call.batch > 1:
+    whole = tuple(p.expand_as(x) for p, x in zip(points, call.inputs, strict=True))
+    one = all(len(x) == 1 for x in points) and call.batch > 1
+    if one and model.apart and not call.extra_per_sample:
         output = check_rows(
             model.output(points, torch.zeros(1, dtype=torch.long, device="cpu")), 1, call.who
         )
         return select(output.shape[1:]).values(output.expand(call.batch, *output.shape[1:]))
-    whole = tuple(p.expand_as(x) for p, x in zip(points, call.inputs, strict=True))
     parts: list[Tensor] = []
 
-    def work(rows: slice) -> None:
-        samples = torch.arange(rows.start, rows.stop, device="cpu")
-        output = model.output(tuple(x[rows] for x in whole), samples)
-        check_rows(output, len(samples), call.who)
-        parts.append(select(output.shape[1:]).rows_of(samples).values(output))
+    def work(rows: slice, samples: Tensor | None) -> None:
+        output = model.output(tuple(x[rows].clone() for x in whole), samples)
+        check_rows(output, None if samples is None else len(samples), call.who)
+        parts.append(call.chosen(output, samples).values(output))
 
-    run_in_batches(call.batch, rows_at_once(model, size, call.batch), work, size == "auto")
+    run_over_samples(model, size, work)
     return torch.cat(parts, 1) if parts else torch.zeros(1, 0, dtype=torch.float32, device="cpu")
 
 

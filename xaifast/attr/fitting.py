@@ -99,11 +99,6 @@ class Task:
 
         y = torch.empty(len(on), len(self.scorer.initial), dtype=torch.float64, device="cpu")
         y[which] = self.scorer.evaluate(perturb, len(which)).to("cpu", torch.float64)
-        if self.scorer.whole and self.units > 1:
-            raise ModelError(
-                f"{self.call.who}: the model returned {self.units} values for as many samples, but "
-                "no more for more samples. Return one row for each sample, or one value for all."
-            )
         if full is not None:
             y[full] = self.scorer.initial.to("cpu", torch.float64)
         return y.view(len(on), -1, self.units).permute(1, 2, 0)

@@ -8,22 +8,23 @@ import torch
 from torch import Tensor
 
 from ..errors import wrong_value
-from .arguments import Call, make_call, plain_mode
+from .arguments import Call, plain_mode
 from .base import GradientAttribution
-from .batching import run_in_batches
-from .evaluation import Evaluator, check_gradients, gradients_of, rows_at_once
+from .evaluation import Evaluator, check_gradients, gradients_of, run_over_samples
 
 
 def gradients(evaluator: Evaluator, call: Call, size: int | str) -> list[Tensor]:
-    """Gradients of the target at each input, [targets, N, ...]."""
+    """Gradients of the target at each input, [targets, N, ...].
+
+    Those of its sum over the batch, in one piece if rows are not shown to be apart.
+    """
     model = evaluator.model(call, call.batch)
     parts: list[tuple[Tensor, ...]] = []
 
-    def work(rows: slice) -> None:
-        samples = torch.arange(rows.start, rows.stop, device="cpu")
+    def work(rows: slice, samples: Tensor | None) -> None:
         parts.append(gradients_of(model, tuple(x[rows] for x in call.inputs), samples)[1])
 
-    run_in_batches(call.batch, rows_at_once(model, size, call.batch), work, size == "auto")
+    run_over_samples(model, size, work)
     joined = (p[0] if len(p) == 1 else torch.cat(p, 1) for p in zip(*parts, strict=True))
     return check_gradients(joined, call.who)
 
@@ -37,7 +38,7 @@ class Saliency(GradientAttribution):
     ----------
     forward_func : callable
         The model, or a function of the inputs.
-    optimize : bool, optional
+    optimize, per_sample : optional
         See `Attribution`.
 
     References
@@ -74,7 +75,8 @@ class Saliency(GradientAttribution):
         abs : bool, default True
             The absolute value; False: the signed gradient.
         additional_forward_args : optional
-            Further arguments of the model; tensors of N rows go along with their samples.
+            Further arguments of the model. Which of them have a row for each sample is found out,
+            or said by `per_sample` (see `Attribution`).
         squared : bool, default False
             The square in place of the absolute value.
         over_channels : bool, default False
@@ -106,7 +108,7 @@ class Saliency(GradientAttribution):
         >>> saliency.attribute(x, target=(1, 0, 0), over_channels=True).shape
         torch.Size([1, 1, 4, 4])
         """
-        call = make_call("Saliency", self.forward_func, inputs, target, additional_forward_args)
+        call = self._call(inputs, target, additional_forward_args)
         if over_channels and not (abs or squared):
             raise wrong_value(
                 "Saliency: over_channels", "needs abs or squared", "abs=False",
@@ -138,7 +140,7 @@ class InputXGradient(GradientAttribution):
     ----------
     forward_func : callable
         The model, or a function of the inputs.
-    optimize : bool, optional
+    optimize, per_sample : optional
         See `Attribution`.
 
     References
@@ -189,8 +191,7 @@ class InputXGradient(GradientAttribution):
         >>> attr.InputXGradient(torch.nn.Linear(2, 3)).attribute(torch.ones(1, 2), target=1).shape
         torch.Size([1, 2])
         """
-        name = "InputXGradient"
-        call = make_call(name, self.forward_func, inputs, target, additional_forward_args)
+        call = self._call(inputs, target, additional_forward_args)
         if not call.batch:
             return call.nothing()
         with plain_mode():

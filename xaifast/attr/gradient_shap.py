@@ -9,19 +9,21 @@ import torch
 from torch import Tensor
 
 from .. import ops
-from .arguments import Call, check_count, make_call, plain_mode
+from .arguments import Call, check_count, plain_mode
 from .base import GradientAttribution, progress_bar
 from .baselines import check_distribution
-from .batching import run_in_batches
+from .batching import check_batch_size, run_in_batches
 from .evaluation import (
     Model,
     check_gradients,
+    check_undivided,
     gradients_of,
     row_sums,
     rows_at_once,
     sums_dtype,
 )
 from .noise import check_stdevs, noisy, seeds_for
+from .path import gap_of
 from .randomness import generator_of
 
 
@@ -38,7 +40,7 @@ class GradientShap(GradientAttribution):
         The model, or a function of the inputs.
     multiply_by_inputs : bool, default True
         False: the averaged gradient alone.
-    optimize : bool, optional
+    optimize, per_sample : optional
         See `Attribution`.
 
     References
@@ -60,8 +62,9 @@ class GradientShap(GradientAttribution):
         multiply_by_inputs: bool = True,
         *,
         optimize: bool | None = None,
+        per_sample: tuple[bool, ...] | None = None,
     ) -> None:
-        super().__init__(forward_func, optimize=optimize)
+        super().__init__(forward_func, optimize=optimize, per_sample=per_sample)
         self._multiply_by_inputs = multiply_by_inputs
 
     @property
@@ -130,10 +133,11 @@ class GradientShap(GradientAttribution):
         tensor([[1., 1.]])
         """
         name = "GradientShap"
-        call = make_call(name, self.forward_func, inputs, target, additional_forward_args)
+        call = self._call(inputs, target, additional_forward_args)
         count = check_count(f"{name}: n_samples", n_samples, "Try 50.")
         levels = check_stdevs(name, stdevs, call.inputs)
         distribution = check_distribution(name, baselines, call.inputs)
+        check_batch_size(internal_batch_size)
         if not call.batch:
             return call.nothing(return_convergence_delta)
         draws = _Draws(call, distribution, levels, count, generator_of(name, seed, generator))
@@ -150,13 +154,19 @@ class GradientShap(GradientAttribution):
         self, model: Model, draws: _Draws, size: int | str, show: bool, with_gaps: bool
     ) -> tuple[list[Tensor], Tensor]:
         call, total = model.call, model.call.batch * draws.count
+        together = total > 1 and not model.apart  # then one draw for the batch at a time
         sums: list[Tensor] = []
         gaps: list[Tensor] = []
         with progress_bar(total, call.who, show) as bar:
 
             def work(part: slice) -> None:
-                row = torch.arange(part.start, part.stop, device="cpu")
-                found, sample = self._explain(model, draws, row, gaps if with_gaps else None)
+                row = (
+                    draws.of_all(part.start)
+                    if together
+                    else torch.arange(part.start, part.stop, device="cpu")
+                )
+                found, sample, gap = self._explain(model, draws, row, together, with_gaps)
+                gaps.append(gap)
                 if not sums:
                     sums.extend(_zeros(x, len(found[0])) for x in call.inputs)
                 weight = torch.full((len(row),), 1 / draws.count, dtype=torch.float64, device="cpu")
@@ -165,25 +175,29 @@ class GradientShap(GradientAttribution):
                         ops.accumulate_rows_(s[t], a[t], sample, weight)
                 bar.update(len(row))
 
+            if together:
+                check_undivided(call, size)
+                run_in_batches(draws.count, 1, work, size == "auto")
+                return sums, torch.stack(gaps, 2).flatten(1)
             run_in_batches(total, rows_at_once(model, size, total), work, size == "auto")
-        return sums, torch.cat(gaps, 1) if gaps else torch.empty(
-            0, dtype=torch.float32, device="cpu"
-        )
+        return sums, torch.cat(gaps, 1)
 
     def _explain(
-        self, model: Model, draws: _Draws, row: Tensor, gaps: list[Tensor] | None
-    ) -> tuple[list[Tensor], Tensor]:
-        """Attributions of some draws [targets, rows, ...], and the samples they belong to."""
+        self, model: Model, draws: _Draws, row: Tensor, together: bool, with_gaps: bool
+    ) -> tuple[list[Tensor], Tensor, Tensor]:
+        """Attributions of some draws [targets, rows, ...], their samples, and their gaps."""
         sample, x, b, alpha = draws.rows(row)
+        samples = None if together or model.call.batch * draws.count == 1 else sample
         each = torch.arange(len(row), device="cpu")
         points = tuple(ops.path_points(u, v, each, alpha) for u, v in zip(x, b, strict=True))
-        _, found = gradients_of(model, points, sample)
+        _, found = gradients_of(model, points, samples)
         g = check_gradients(found, model.call.who)
         attributions = [s * (u - v) for s, u, v in zip(g, x, b, strict=True)]
-        if gaps is not None:
-            difference = _scores(model, x, sample) - _scores(model, b, sample)
-            gaps.append(torch.stack([row_sums(a) for a in attributions]).sum(0) - difference)
-        return (attributions if self._multiply_by_inputs else g), sample
+        gap = g[0].new_empty(len(g[0]), 0)
+        if with_gaps:
+            difference = _scores(model, x, samples) - _scores(model, b, samples)
+            gap = gap_of(torch.stack([row_sums(a) for a in attributions]).sum(0), difference)
+        return (attributions if self._multiply_by_inputs else g), sample, gap
 
 
 class _Draws:
@@ -212,6 +226,10 @@ class _Draws:
         within = torch.rand(count, generator=source, dtype=torch.float64, device="cpu")
         self.alpha = (torch.randperm(count, generator=source, device="cpu") + within) / count
 
+    def of_all(self, draw: int) -> Tensor:
+        """One draw of each sample."""
+        return torch.arange(len(self.inputs[0]), device="cpu") * self.count + draw
+
     def rows(self, row: Tensor) -> tuple[Tensor, tuple[Tensor, ...], tuple[Tensor, ...], Tensor]:
         """Sample, noisy input, baseline and alpha of some draws, counted sample by sample."""
         sample, draw = row // self.count, row % self.count
@@ -224,6 +242,6 @@ def _zeros(x: Tensor, targets: int) -> Tensor:
     return torch.stack([torch.zeros_like(x, dtype=sums_dtype(x))] * targets)
 
 
-def _scores(model: Model, points: tuple[Tensor, ...], sample: Tensor) -> Tensor:
-    output = model.output(points, sample)
-    return model.call.selection(output.shape[1:]).rows_of(sample).values(output)
+def _scores(model: Model, points: tuple[Tensor, ...], samples: Tensor | None) -> Tensor:
+    output = model.output(points, samples)
+    return model.call.chosen(output, samples).values(output)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -178,6 +179,13 @@ class Inner:
                 )
         return output, watches
 
+    @torch.no_grad()
+    def tried(self, call: Call, inputs: Values, extra: tuple, at_input: bool) -> list[Tensor]:
+        """The output and what passes each module, for some rows; see `independence`."""
+        some = replace(call, inputs=inputs, extra=extra, batch=len(inputs[0]))
+        output, watches = self.run(some, inputs, None, at_input)
+        return [output, *(v for w in watches for v in w.values or ())]
+
     def values(
         self, call: Call, inputs: Values, samples: Tensor | None, at_input: bool
     ) -> list[Values]:
@@ -199,8 +207,9 @@ class Inner:
         """What passes each module, and the gradients of the target there, [targets, rows, ...]."""
         with torch.enable_grad():
             output, watches = self.run(call, inputs, samples, at_input, instead, leaf=True)
-            check_finite(check_rows(output, len(inputs[0]), self.who).detach())
-            scores = call.selection(output.shape[1:]).rows_of(samples).values(output)
+            check_rows(output, None if samples is None else len(inputs[0]), self.who)
+            check_finite(output.detach())
+            scores = call.chosen(output, samples).values(output)
         self.tuples = [w.is_tuple for w in watches]
         values = [w.values for w in watches if w.values is not None]
         flat = [v for vs in values for v in vs]

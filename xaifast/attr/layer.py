@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from .arguments import Call, make_call, plain_mode
+from .arguments import Call, plain_mode
 from .base import GradientAttribution
-from .batching import run_in_batches
-from .evaluation import PlainModel, rows_at_once
+from .evaluation import PlainModel, run_over_samples
+from .independence import rows_by_trial
 from .inner import Inner, Values
 
 
@@ -26,10 +27,19 @@ class LayerAttribution(GradientAttribution):
         The module, or its path; called once in a run of the model.
     device_ids : optional
         Accepted for captum's sake; a model wrapped in DataParallel is explained on one device.
+    per_sample : optional
+        See `Attribution`.
     """
 
-    def __init__(self, forward_func: Callable, layer: Any, device_ids: Any = None) -> None:
-        super().__init__(forward_func, optimize=False)
+    def __init__(
+        self,
+        forward_func: Callable,
+        layer: Any,
+        device_ids: Any = None,
+        *,
+        per_sample: tuple[bool, ...] | None = None,
+    ) -> None:
+        super().__init__(forward_func, optimize=False, per_sample=per_sample)
         self.layer = layer
         self.device_ids = device_ids
         self._inner = Inner(type(self).__name__, forward_func, layer)
@@ -55,9 +65,10 @@ class LayerAttribution(GradientAttribution):
         sizes = interpolate_dims
         return nn.functional.interpolate(layer_attribution, size=sizes, mode=interpolate_mode)
 
-    def _call(self, inputs: Any, target: Any, additional: Any) -> Call:
-        name = type(self).__name__
-        return make_call(name, self.forward_func, inputs, target, additional, floating=False)
+    def _call(
+        self, inputs: Any, target: Any, additional: Any, floating: bool = False, even: bool = True
+    ) -> Call:
+        return super()._call(inputs, target, additional, floating, even)
 
     def _values_and_gradients(
         self, call: Call, at_input: bool, size: int | str, grad_kwargs: dict[str, Any] | None
@@ -65,20 +76,42 @@ class LayerAttribution(GradientAttribution):
         """What passes the layers, and the gradients there, for all samples."""
         parts: list[tuple[list[Values], list[Values]]] = []
 
-        def work(rows: slice) -> None:
-            samples = torch.arange(rows.start, rows.stop, device="cpu")
+        def work(rows: slice, samples: Tensor | None) -> None:
             x = tuple(v[rows] for v in call.inputs)
             found = self._inner.gradients(call, x, samples, at_input, None, grad_kwargs)
             parts.append(found)
 
         with plain_mode():
-            rows = rows_at_once(PlainModel(call), size, call.batch)
-            run_in_batches(call.batch, rows, work, size == "auto")
+            run_over_samples(LayerRows(call, self._inner, at_input), size, work)
         return joined([p[0] for p in parts], 0), joined([p[1] for p in parts], 1)
 
     def _shaped(self, call: Call, parts: list[Values]) -> Any:
         """Attributions [targets, N, ...] as they go out."""
         return self._inner.shaped([tuple(call.one_target(a) for a in vs) for vs in parts])
+
+
+class LayerRows:
+    """What is known of the rows of a model that is opened at some layers (see `evaluation`).
+
+    They are apart where what passes the layers has a row for each sample as well, which depends on
+    that sample alone: not where a layer sees the batch in another dimension, or folded into one.
+    """
+
+    def __init__(self, call: Call, inner: Inner, at_input: bool) -> None:
+        self.call, self.inner, self.at_input = call, inner, at_input
+        self.need = PlainModel(call).need
+
+    @property
+    def apart(self) -> bool:
+        """See the class; tried once."""
+        call = self.call
+        if not self._looked:
+            tried = partial(self.inner.tried, call, at_input=self.at_input)
+            call.rows = rows_by_trial(call.inputs, call.extra, call.declared, tried)
+            self._looked = True
+        return call.rows.apart  # type: ignore[union-attr]
+
+    _looked = False
 
 
 def joined(parts: list[list[Values]], dim: int) -> list[Values]:
@@ -150,14 +183,13 @@ class LayerActivation(LayerAttribution):
         call = self._call(inputs, None, additional_forward_args)
         parts: list[list[Values]] = []
 
-        def work(rows: slice) -> None:
-            samples = torch.arange(rows.start, rows.stop, device="cpu")
+        def work(rows: slice, samples: Tensor | None) -> None:
             x = tuple(v[rows] for v in call.inputs)
             parts.append(self._inner.values(call, x, samples, attribute_to_layer_input))
 
         with plain_mode():
-            rows = rows_at_once(PlainModel(call), internal_batch_size, call.batch)
-            run_in_batches(call.batch, rows, work, internal_batch_size == "auto")
+            model = LayerRows(call, self._inner, attribute_to_layer_input)
+            run_over_samples(model, internal_batch_size, work)
         return self._inner.shaped(joined(parts, 0))
 
 
@@ -191,8 +223,10 @@ class LayerGradientXActivation(LayerAttribution):
         layer: Any,
         device_ids: Any = None,
         multiply_by_inputs: bool = True,
+        *,
+        per_sample: tuple[bool, ...] | None = None,
     ) -> None:
-        super().__init__(forward_func, layer, device_ids)
+        super().__init__(forward_func, layer, device_ids, per_sample=per_sample)
         self._multiply_by_inputs = multiply_by_inputs
 
     @property

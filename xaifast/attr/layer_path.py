@@ -17,20 +17,19 @@ from .baselines import check_baselines
 from .batching import batches, check_batch_size
 from .evaluation import PlainModel, row_sums, rows_at_once, scores_of
 from .inner import Inner, Values, check_floating
-from .layer import LayerAttribution, joined
-from .path import PathSum, sum_along_paths
+from .layer import LayerAttribution, LayerRows, joined
+from .path import PathSum, gap_of, sum_along_paths, warn_undivided
 from .quadrature import check_method, check_steps, nodes_and_weights
 
 
-class _LayerModel:
+class _LayerModel(LayerRows):
     """A model whose stations are what passes its layers (see `path.PathModel`)."""
 
     def __init__(
         self, call: Call, inner: Inner, at_input: bool, grad_kwargs: dict[str, Any] | None
     ) -> None:
-        self.call, self.inner, self.at_input = call, inner, at_input
+        super().__init__(call, inner, at_input)
         self.grad_kwargs = grad_kwargs
-        self.need = PlainModel(call).need
 
     def enter(self, inputs: tuple, samples: Tensor | None = None) -> list[Tensor]:
         """What passes the layers for these inputs."""
@@ -91,11 +90,14 @@ class _LayerPath(LayerAttribution):
         return call, whole, size
 
     def _gap(self, call: Call, whole: tuple, attributions: list[Values], size: int | str) -> Tensor:
-        """Sum R - (S(x) - S(x'))."""
+        """Sum R - (S(x) - S(x')); of all rows where the layer has more or fewer than the output."""
         model = PlainModel(call)
+        size = size if model.apart else "auto"
         difference = scores_of(model, call.inputs, size) - scores_of(model, whole, size)
-        total = sum(row_sums(a) for vs in attributions for a in vs)
-        return call.one_target(total - difference)
+        sums = [row_sums(a) for vs in attributions for a in vs]
+        if len({s.shape for s in sums}) > 1:
+            sums = [s.sum(1, keepdim=True) for s in sums]
+        return call.one_target(gap_of(sum(sums), difference))
 
 
 class LayerIntegratedGradients(_LayerPath):
@@ -135,8 +137,10 @@ class LayerIntegratedGradients(_LayerPath):
         layer: Any,
         device_ids: Any = None,
         multiply_by_inputs: bool = True,
+        *,
+        per_sample: tuple[bool, ...] | None = None,
     ) -> None:
-        super().__init__(forward_func, layer, device_ids)
+        super().__init__(forward_func, layer, device_ids, per_sample=per_sample)
         self._multiply_by_inputs = multiply_by_inputs
 
     @property
@@ -296,13 +300,16 @@ class LayerConductance(_LayerPath):
         )
         alpha, _ = nodes_and_weights(method, n_steps + 1)
         with plain_mode():
-            rows = rows_at_once(PlainModel(call), size, call.batch * len(alpha))
+            model = LayerRows(call, self._inner, attribute_to_layer_input)
+            rows = max(1, call.batch)
+            if model.apart:
+                rows = rows_at_once(model, size, call.batch * len(alpha))
+            warn_undivided(call, "auto" if model.apart else size)
             parts = []
             with progress_bar(call.batch * len(alpha), name, show_progress) as bar:
                 for block in batches(call.batch, rows):
                     samples = torch.arange(block.start, block.stop, device="cpu")
-                    at = (attribute_to_layer_input, grad_kwargs)
-                    flow = _Flow(call, self._inner, whole, samples, *at)
+                    flow = _Flow(model, whole, samples, grad_kwargs)
                     for steps in batches(len(alpha), max(1, rows // len(samples))):
                         flow.add(alpha[steps])
                         bar.update(len(samples) * len(alpha[steps]))
@@ -319,16 +326,14 @@ class _Flow:
 
     def __init__(
         self,
-        call: Call,
-        inner: Inner,
+        model: LayerRows,
         whole: tuple,
         samples: Tensor,
-        at_input: bool,
         grad_kwargs: dict[str, Any] | None,
     ) -> None:
-        self.call, self.inner, self.at_input, self.samples = call, inner, at_input, samples
-        self.grad_kwargs = grad_kwargs
-        self.ends = [(x[samples], b[samples]) for x, b in zip(call.inputs, whole, strict=True)]
+        self.model, self.samples, self.grad_kwargs = model, samples, grad_kwargs
+        inputs = model.call.inputs
+        self.ends = [(x[samples], b[samples]) for x, b in zip(inputs, whole, strict=True)]
         self.last: tuple[list[Values], list[Values]] | None = None  # of the node before
         self.totals: list[Values] = []  # [targets, N, ...]
 
@@ -340,14 +345,16 @@ class _Flow:
             alpha.repeat_interleave(n),
         )
         points = tuple(ops.path_points(x, b, sample, alphas) for x, b in self.ends)
-        a, g = self.inner.gradients(
-            self.call, points, self.samples[sample], self.at_input, None, self.grad_kwargs
+        samples = self.samples[sample] if self.model.apart else None  # None: one step at a time
+        a, g = self.model.inner.gradients(
+            self.model.call, points, samples, self.model.at_input, None, self.grad_kwargs
         )
+        each = [[len(v) // len(alpha) for v in vs] for vs in a]  # rows of one step
         if self.last is not None:
             a, g = joined([self.last[0], a], 0), joined([self.last[1], g], 1)
         added = [
-            tuple(_flow(v, s, n) for v, s in zip(vs, gs, strict=True))
-            for vs, gs in zip(a, g, strict=True)
+            tuple(_flow(*triple) for triple in zip(vs, gs, ns, strict=True))
+            for vs, gs, ns in zip(a, g, each, strict=True)
         ]
         pairs = zip(self.totals or added, added, strict=True)
         first = not self.totals
@@ -356,8 +363,15 @@ class _Flow:
             for old, new in pairs
         ]
         self.last = (
-            [tuple(v[-n:] for v in vs) for vs in a], [tuple(s[:, -n:] for s in gs) for gs in g]
-        )  # fmt: skip
+            [
+                tuple(v[-n:] for v, n in zip(vs, ns, strict=True))
+                for vs, ns in zip(a, each, strict=True)
+            ],
+            [
+                tuple(s[:, -n:] for s, n in zip(gs, ns, strict=True))
+                for gs, ns in zip(g, each, strict=True)
+            ],
+        )
 
 
 def _flow(a: Tensor, g: Tensor, n: int) -> Tensor:

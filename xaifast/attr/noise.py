@@ -10,17 +10,28 @@ from torch import Tensor
 
 from .. import ops
 from ..errors import describe, wrong_type, wrong_value
-from .arguments import as_tuple, check_count, check_inputs, is_nested
+from .arguments import (
+    Call,
+    as_tuple,
+    check_count,
+    check_inputs,
+    extra_arguments,
+    is_nested,
+    make_call,
+    plain_mode,
+)
 from .base import Attribution
 from .batching import batches
-from .evaluation import sums_dtype
+from .evaluation import PlainModel, sums_dtype
+from .independence import Rows, as_given, taken
+from .layer import LayerRows
 from .randomness import generator_of
 from .target import check_entries
 
 TYPES = ("smoothgrad", "smoothgrad_sq", "vargrad")
 AT_ONCE = 64 * 2**20  # bytes of noisy inputs that one call of the explainer is given
 # Arguments of explainers that have a row for each sample, and go along with its noisy copies.
-PER_SAMPLE = {"additional_forward_args", "baselines", "feature_mask"}
+PER_SAMPLE = {"baselines", "feature_mask"}
 
 
 def check_stdevs(who: str, stdevs: Any, inputs: tuple[Tensor, ...]) -> list[float]:
@@ -193,10 +204,45 @@ class NoiseTunnel(Attribution):
         rows = None
         if draw_baseline_from_distrib:
             rows = _baseline_rows(kwargs.get("baselines"), batch * count, source)
-        average = _Average(self.attribution_method, copies, kwargs, rows)
+        cut: tuple[bool, ...] = ()
+        if at_once > 1:
+            cut, at_once = self._together(inputs, count, at_once, kwargs)
+        average = _Average(self.attribution_method, copies, kwargs, rows, cut)
         for part in batches(count, at_once):
             average.add(part, isinstance(inputs, tuple))
         return average.result(nt_type)
+
+    def _together(
+        self, inputs: Any, count: int, at_once: int, kwargs: dict[str, Any]
+    ) -> tuple[tuple[bool, ...], int]:
+        """Which additional arguments go along with the copies, and how many copies at once.
+
+        One, with all arguments as they are, if rows are not shown to be apart.
+        """
+        additional = kwargs.get("additional_forward_args")
+        explainer = self.attribution_method
+        said = getattr(explainer, "per_sample", None)
+        call = make_call(
+            "NoiseTunnel", self.forward_func, inputs, kwargs.get("target"), additional,
+            per_sample=said,
+        )  # fmt: skip
+        with plain_mode():
+            rows = known_rows(explainer, call, call.batch * count, kwargs)
+        return (rows.per_sample, at_once) if rows.apart else ((), 1)
+
+
+def known_rows(explainer: Any, call: Call, rows: int, options: dict[str, Any]) -> Rows:
+    """What is known of the rows that an explainer, of this package or not, would be given."""
+    inner = getattr(explainer, "_inner", None)
+    if inner is not None:
+        model: Any = LayerRows(call, inner, options.get("attribute_to_layer_input", False))
+    elif hasattr(explainer, "layer"):  # another package's, whose layer may fold the batch
+        return as_given(call.extra)
+    elif isinstance(explainer, Attribution):
+        model = explainer._evaluator.model(call, rows)
+    else:
+        model = PlainModel(call)
+    return call.rows if model.apart and call.rows is not None else as_given(call.extra)
 
 
 def _check_words(nt_type: Any, inputs: tuple[Tensor, ...]) -> None:
@@ -258,9 +304,15 @@ class _Average:
     """Explanations of copies, merged part by part."""
 
     def __init__(
-        self, explainer: Any, copies: _Copies, kwargs: dict[str, Any], rows: Tensor | None
+        self,
+        explainer: Any,
+        copies: _Copies,
+        kwargs: dict[str, Any],
+        rows: Tensor | None,
+        cut: tuple[bool, ...],
     ) -> None:
         self.explainer, self.copies, self.kwargs, self.rows = explainer, copies, kwargs, rows
+        self.cut = cut  # which additional arguments have a row for each sample
         self.dim = 1 if is_nested(kwargs.get("target")) else 0  # of the rows of an attribution
         self.moments: list[_Moments] = []
         self.deltas: list[Tensor] = []
@@ -274,7 +326,7 @@ class _Average:
         )
         if self.kwargs.get("return_convergence_delta"):
             found, delta = found
-            self.deltas.append(delta.unflatten(-1, (self.copies.batch, -1)))
+            self.deltas.append(delta.unflatten(-1, (-1, part.stop - part.start)))
         self.is_tuple, self.dtypes = isinstance(found, tuple), [a.dtype for a in as_tuple(found)]
         self.moments = self.moments or [_Moments() for _ in self.dtypes]
         for moments, a in zip(self.moments, as_tuple(found), strict=True):
@@ -282,10 +334,14 @@ class _Average:
 
     def _arguments(self, sample: Tensor, draw: Tensor) -> dict[str, Any]:
         batch, arguments = self.copies.batch, dict(self.kwargs)
-        for name in PER_SAMPLE & arguments.keys():
-            arguments[name] = _repeated(arguments[name], sample, batch)
-        if "target" in arguments:
-            arguments["target"] = _repeated_target(arguments["target"], sample, batch)
+        if len(sample) != batch:  # else it is the batch as it came in
+            for name in PER_SAMPLE & arguments.keys():
+                arguments[name] = _repeated(arguments[name], sample, batch)
+            if "target" in arguments:
+                arguments["target"] = _repeated_target(arguments["target"], sample, batch)
+            if any(self.cut):
+                extra = extra_arguments(arguments["additional_forward_args"])
+                arguments["additional_forward_args"] = taken(extra, self.cut, sample)
         if self.rows is not None:
             which = self.rows[sample * self.copies.count + draw]
             baselines = self.kwargs["baselines"]
@@ -295,7 +351,10 @@ class _Average:
 
     def _by_sample(self, a: Tensor, k: int) -> Tensor:
         """Rows as [samples, copies, values of one row], in the dtype of sums."""
+        wide = a.detach().to(sums_dtype(a))
         rows = self.copies.batch * k
+        if k == 1 and a.dim() > self.dim and a.shape[self.dim] % max(1, rows):
+            return wide.unflatten(self.dim, (-1, 1, 1))  # the layer's own, of the batch as it came
         if a.dim() <= self.dim or a.shape[self.dim] % max(1, rows):
             raise wrong_value(
                 "NoiseTunnel: attribution_method", "must explain each sample by itself",
@@ -303,7 +362,6 @@ class _Average:
                 "Let the model return one row for each sample.",
             )  # fmt: skip
         each = a.shape[self.dim] // max(1, rows)
-        wide = a.detach().to(sums_dtype(a))
         return wide.unflatten(self.dim, (self.copies.batch, k, each))
 
     def result(self, nt_type: str) -> Any:

@@ -9,6 +9,7 @@ the sum of what comes back; gradients are summed as they come and not kept.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from .. import ops
 from .adaptive import adaptive_gradients, check_tolerance
-from .arguments import Call, make_call, plain_mode
+from .arguments import Call, plain_mode
 from .base import GradientAttribution, progress_bar
 from .baselines import check_baselines
 from .batching import Need, batches, check_batch_size, rows_of, run_in_batches
@@ -25,6 +26,7 @@ from .evaluation import (
     Model,
     PlainModel,
     check_gradients,
+    doubt,
     row_sums,
     rows_at_once,
     scores_of,
@@ -38,6 +40,10 @@ class PathModel(Protocol):
     """What a path needs of a model: its stations, and gradients of the target there."""
 
     call: Call
+
+    @property
+    def apart(self) -> bool:
+        """Whether row i of all of this is shown to depend on row i of the inputs alone."""
 
     def enter(self, inputs: tuple, samples: Tensor | None = None) -> list[Tensor]:
         """Values of the stations."""
@@ -56,9 +62,14 @@ class PathModel(Protocol):
 
 
 class PathSum:
-    """The weighted sum of gradients along the paths of some samples."""
+    """The weighted sum of gradients along the paths of some samples.
 
-    def __init__(self, model: PathModel, inputs: tuple, baseline: tuple, samples: Tensor) -> None:
+    samples : whose rows they are; None: the batch as it came in, walked as one.
+    """
+
+    def __init__(
+        self, model: PathModel, inputs: tuple, baseline: tuple, samples: Tensor | None
+    ) -> None:
         self.model, self.samples = model, samples
         self.starts = model.enter(baseline, samples)
         self.ends = model.enter(inputs, samples)  # last: `leave` is for what entered last
@@ -66,17 +77,35 @@ class PathSum:
 
     def add(self, sample: Tensor, alpha: Tensor, weight: Tensor) -> None:
         """Add weight times the gradient at x' + alpha (x - x'), for rows of these samples."""
+        assert self.samples is not None  # of a batch that may be divided
         stations = zip(self.ends, self.starts, self.model.rectified(), strict=True)
         points = [ops.path_points(x, b, sample, alpha, relu) for x, b, relu in stations]
         _, found = self.model.gradients(points, self.samples[sample])
+        self._add([(g, sample, weight) for g in found])
+
+    def add_step(self, alpha: Tensor, weight: Tensor) -> None:
+        """Add weight times the gradient at x' + alpha (x - x'), for the batch as it came in."""
+        own = [torch.arange(len(x), device="cpu") for x in self.ends]
+        stations = zip(self.ends, self.starts, own, self.model.rectified(), strict=True)
+        points = [
+            ops.path_points(x, b, rows, alpha.expand(len(rows)), relu)
+            for x, b, rows, relu in stations
+        ]
+        _, found = self.model.gradients(points, None)
+        pairs = zip(found, own, strict=True)
+        self._add([(g, rows, weight.expand(len(rows))) for g, rows in pairs])
+
+    def _add(self, parts: list[tuple[Tensor, Tensor, Tensor]]) -> None:
+        """Add gradients at each station, of these rows, times weights."""
+        found = [g for g, _, _ in parts]
         if not self.totals:
             self.totals = [
                 torch.stack([torch.zeros_like(x, dtype=sums_dtype(x))] * len(g))
                 for x, g in zip(self.ends, found, strict=True)
             ]
-        for total, g in zip(self.totals, found, strict=True):
+        for total, (g, rows, weight) in zip(self.totals, parts, strict=True):
             for t in range(len(g)):
-                ops.accumulate_rows_(total[t], g[t], sample, weight)
+                ops.accumulate_rows_(total[t], g[t], rows, weight)
 
     def gradients(self) -> tuple[Tensor, ...]:
         """The sums at the inputs, [targets, N, ...]."""
@@ -97,23 +126,57 @@ def sum_along_paths(
     show: bool,
     finish: Callable[[PathSum], tuple[Tensor, ...]] = PathSum.gradients,
 ) -> list[Tensor]:
-    """The gradient, averaged by a quadrature along the path of each sample, [targets, N, ...]."""
+    """The gradient, averaged by a quadrature along the path of each sample, [targets, N, ...].
+
+    One step at a time for the batch as it came in, if its rows are not shown to be apart.
+    """
     call, (alpha, weight) = model.call, rule
+    if call.batch * len(alpha) > 1 and not model.apart:
+        return list(finish(_walk_together(model, baseline, rule, size, show)))
     rows = rows_at_once(model, size, call.batch * len(alpha))
     parts = []
     with progress_bar(call.batch * len(alpha), call.who, show) as bar:
         for block in batches(call.batch, rows):
             x, b = (tuple(rows_of(v, block) for v in values) for values in (call.inputs, baseline))
             path = PathSum(model, x, b, torch.arange(block.start, block.stop, device="cpu"))
+            n = block.stop - block.start
 
-            def work(part: slice, path: PathSum = path) -> None:
-                r, n = torch.arange(part.start, part.stop, device="cpu"), len(path.samples)
+            def work(part: slice, path: PathSum = path, n: int = n) -> None:
+                r = torch.arange(part.start, part.stop, device="cpu")
                 path.add(r % n, alpha[r // n], weight[r // n])
                 bar.update(len(r))
 
-            run_in_batches(len(path.samples) * len(alpha), rows, work, size == "auto")
+            run_in_batches(n * len(alpha), rows, work, size == "auto")
             parts.append(finish(path))
     return [p[0] if len(p) == 1 else torch.cat(p, 1) for p in zip(*parts, strict=True)]
+
+
+def _walk_together(
+    model: PathModel, baseline: tuple, rule: tuple[Tensor, Tensor], size: int | str, show: bool
+) -> PathSum:
+    """Walk the path of the whole batch, step by step."""
+    call, (alpha, weight) = model.call, rule
+    warn_undivided(call, size)
+    start = tuple(b.expand_as(x).clone() for b, x in zip(baseline, call.inputs, strict=True))
+    path = PathSum(model, tuple(x.clone() for x in call.inputs), start, None)
+    with progress_bar(call.batch * len(alpha), call.who, show) as bar:
+
+        def work(step: slice) -> None:
+            path.add_step(alpha[step], weight[step])
+            bar.update(call.batch)
+
+        run_in_batches(len(alpha), 1, work, size == "auto")
+    return path
+
+
+def warn_undivided(call: Call, size: int | str) -> None:
+    """Say, as captum does, that a batch is not divided whatever the bound."""
+    if size != "auto" and int(size) < call.batch:
+        warnings.warn(
+            f"{call.who}: internal_batch_size={size} is less than the {call.batch} samples, whose "
+            f"rows may depend on each other{doubt(call)}: all of them are evaluated at once.",
+            stacklevel=4,
+        )
 
 
 class IntegratedGradients(GradientAttribution):
@@ -131,7 +194,7 @@ class IntegratedGradients(GradientAttribution):
         Whether the averaged gradient is multiplied by x - x'.
     dialect : "book" (default) or "captum"
         captum's trapezoid, whose weights sum to (m - 1) / m.
-    optimize : bool, optional
+    optimize, per_sample : optional
         See `Attribution`.
 
     References
@@ -154,8 +217,9 @@ class IntegratedGradients(GradientAttribution):
         *,
         dialect: str = "book",
         optimize: bool | None = None,
+        per_sample: tuple[bool, ...] | None = None,
     ) -> None:
-        super().__init__(forward_func, optimize=optimize)
+        super().__init__(forward_func, optimize=optimize, per_sample=per_sample)
         check_method("IntegratedGradients", "gausslegendre", dialect)
         self._lstm = LstmFinder(forward_func, optimize)
         self._multiply_by_inputs = multiply_by_inputs
@@ -236,7 +300,7 @@ class IntegratedGradients(GradientAttribution):
         check_method(name, method, self.dialect)
         check_steps(name, n_steps, method)
         check_tolerance(name, tolerance)
-        call = make_call(name, self.forward_func, inputs, target, additional_forward_args)
+        call = self._call(inputs, target, additional_forward_args)
         size = "auto" if internal_batch_size is None else internal_batch_size
         several = check_baselines(name, baselines, call.inputs)
         if not call.batch:
@@ -274,7 +338,17 @@ class IntegratedGradients(GradientAttribution):
         self, call: Call, model: Model, several: list, attributions: list[Tensor], size: int | str
     ) -> Tensor:
         """Sum R_i - (S(x) - S(x')), S(x') averaged over the baselines."""
+        size = size if model.apart else "auto"
         end = scores_of(model, call.inputs, size)
         start = sum(scores_of(model, b, size) for b in several) / len(several)
-        total = sum(row_sums(a) for a in attributions)
-        return call.one_target(total - (end - start))
+        return call.one_target(gap_of(sum(row_sums(a) for a in attributions), end - start))
+
+
+def gap_of(total: Any, difference: Any) -> Tensor:
+    """What is missing, [targets, N], from sums of attributions and differences of outputs.
+
+    [targets, 1] where the model returns more or fewer rows than there are samples.
+    """
+    if total.shape == difference.shape:
+        return total - difference
+    return total.sum(1, keepdim=True) - difference.sum(1, keepdim=True)

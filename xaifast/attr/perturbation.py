@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ..errors import describe, wrong_value
-from .arguments import Call, make_call, plain_mode
+from .arguments import plain_mode
 from .base import PerturbationAttribution
 from .baselines import check_baselines
 from .batching import rows_of
@@ -27,11 +27,6 @@ from .segments import Permute, Permuting, Segments
 from .windows import Windows, check_windows, each_element
 
 STATS = ("difference", "score")
-
-
-def perturbed_call(who: str, function: Callable, inputs: Any, target: Any, additional: Any) -> Call:
-    """The checked call of a method that needs neither gradients nor equal numbers of samples."""
-    return make_call(who, function, inputs, target, additional, floating=False, even=False)
 
 
 def baselines_of(several: list[tuple[Tensor, ...]], block: slice) -> list[tuple[Tensor, ...]]:
@@ -93,7 +88,7 @@ class FeatureAblation(PerturbationAttribution):
     forward_func : callable
         The model, or a function of the inputs. It returns a row for each sample, or a number or
         a tensor for the whole batch (an error, say).
-    optimize : bool, optional
+    optimize, per_sample : optional
         See `Attribution`.
 
     References
@@ -166,7 +161,7 @@ class FeatureAblation(PerturbationAttribution):
         4
         """
         name = type(self).__name__
-        call = perturbed_call(name, self.forward_func, inputs, target, additional_forward_args)
+        call = self._perturbed(inputs, target, additional_forward_args)
         size = perturbations_at_once(name, internal_batch_size, perturbations_per_eval, call.batch)
         several = check_baselines(name, baselines, call.inputs)
         features = None if feature_mask is None else check_features(name, feature_mask, call.inputs)
@@ -211,7 +206,7 @@ class FeaturePermutation(PerturbationAttribution):
     perm_func : callable, optional
         Shuffles one feature: takes an input [N, ...] and the mask of the feature, a bool tensor
         that broadcasts against it, and returns the changed input.
-    optimize : bool, optional
+    optimize, per_sample : optional
         See `Attribution`.
 
     References
@@ -234,8 +229,9 @@ class FeaturePermutation(PerturbationAttribution):
         perm_func: Permute | None = None,
         *,
         optimize: bool | None = None,
+        per_sample: tuple[bool, ...] | None = None,
     ) -> None:
-        super().__init__(forward_func, optimize=optimize)
+        super().__init__(forward_func, optimize=optimize, per_sample=per_sample)
         self.perm_func = perm_func
 
     def attribute(
@@ -283,7 +279,7 @@ class FeaturePermutation(PerturbationAttribution):
         torch.Size([1, 3])
         """
         name = type(self).__name__
-        call = perturbed_call(name, self.forward_func, inputs, target, additional_forward_args)
+        call = self._perturbed(inputs, target, additional_forward_args)
         size = perturbations_at_once(name, internal_batch_size, perturbations_per_eval, call.batch)
         features = check_features(name, feature_mask, call.inputs)
         number = seed_of(name, seed, generator)
@@ -318,7 +314,7 @@ class Occlusion(PerturbationAttribution):
     ----------
     forward_func : callable
         The model, or a function of the inputs.
-    optimize : bool, optional
+    optimize, per_sample : optional
         See `Attribution`.
 
     References
@@ -392,7 +388,7 @@ class Occlusion(PerturbationAttribution):
         torch.Size([2, 3, 4, 4])
         """
         name = type(self).__name__
-        call = perturbed_call(name, self.forward_func, inputs, target, additional_forward_args)
+        call = self._perturbed(inputs, target, additional_forward_args)
         grids = check_windows(name, sliding_window_shapes, strides, call.inputs)
         size = perturbations_at_once(name, internal_batch_size, perturbations_per_eval, call.batch)
         several = check_baselines(name, baselines, call.inputs)
@@ -451,7 +447,7 @@ class Occlusion(PerturbationAttribution):
         'The model is called as it is, on whole inputs.'
         """
         name = type(self).__name__
-        call = perturbed_call(name, self.forward_func, inputs, None, additional_forward_args)
+        call = self._perturbed(inputs, None, additional_forward_args)
         windows = Windows(
             check_windows(name, sliding_window_shapes, strides, call.inputs), call.inputs
         )

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ..errors import ModelError, describe, wrong_type, wrong_value
-from .arguments import check_count, make_call, plain_mode
+from .arguments import check_count, plain_mode
 from .base import PerturbationAttribution
 from .patches import Conditional, Marginal
 from .perturbation import as_captum
@@ -83,7 +83,7 @@ class PredictionDifference(PerturbationAttribution):
         The model, or a function of the images.
     reference : Tensor [M, C, ...], optional
         Reference images, here or by `fit`: training data, in the way the model sees it.
-    optimize : bool, optional
+    optimize, per_sample : optional
         See `Attribution`.
 
     References
@@ -109,8 +109,9 @@ class PredictionDifference(PerturbationAttribution):
         reference: Tensor | None = None,
         *,
         optimize: bool | None = None,
+        per_sample: tuple[bool, ...] | None = None,
     ) -> None:
-        super().__init__(forward_func, optimize=optimize)
+        super().__init__(forward_func, optimize=optimize, per_sample=per_sample)
         self.reference: Tensor | None = None
         if reference is not None:
             self.fit(reference)
@@ -208,9 +209,7 @@ class PredictionDifference(PerturbationAttribution):
         torch.Size([1, 3, 6, 6])
         """
         name = type(self).__name__
-        call = make_call(
-            name, self.forward_func, inputs, target, additional_forward_args, floating=False
-        )
+        call = self._call(inputs, target, additional_forward_args, floating=False)
         x = check_images(name, call.inputs)
         grid = _grid(name, window, strides, x)
         around = None if surround is None else _around(name, surround, grid, x)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ..errors import describe, wrong_type, wrong_value
-from .arguments import check_count, make_call, plain_mode
+from .arguments import check_count, plain_mode
 from .base import PerturbationAttribution
 from .baselines import check_baselines
 from .batching import batches
@@ -102,7 +102,7 @@ class RISE(PerturbationAttribution):
     ----------
     forward_func : callable
         The model, or a function of the images.
-    optimize : bool, optional
+    optimize, per_sample : optional
         See `Attribution`.
 
     References
@@ -179,9 +179,7 @@ class RISE(PerturbationAttribution):
         torch.Size([2, 1, 8, 8])
         """
         name = type(self).__name__
-        call = make_call(
-            name, self.forward_func, inputs, target, additional_forward_args, floating=False
-        )
+        call = self._call(inputs, target, additional_forward_args, floating=False)
         x = check_images(name, call.inputs)
         _check_drawing(name, n_samples, p)
         grid = check_cells(f"{name}: grid_size", grid_size, x)

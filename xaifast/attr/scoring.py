@@ -1,8 +1,9 @@
 """Scores of perturbed inputs: what the methods that only evaluate the model have in common.
 
-There are K perturbations of the N samples. The model returns one row for each sample, and then
-several perturbations are evaluated at once, as K' x N rows (perturbation by perturbation); or it
-returns one value (or several) for the whole batch, and then perturbations go one by one.
+There are K perturbations of the N samples. Where each row of the output is shown to belong to one
+sample (see `independence`), several perturbations are evaluated at once, as K' x N rows
+(perturbation by perturbation). Else perturbations go one by one, on the batch as it came in: where
+rows see each other, or the model returns one value (or several) for the whole batch.
 
     scores [K, L],   L = targets x N, or N x outputs where no target is named, or the values of the
                      whole batch
@@ -20,7 +21,16 @@ from ..errors import ModelError, describe, wrong_value
 from .arguments import Call, check_count, check_even
 from .base import progress_bar
 from .batching import CPU_BLOCK_FORWARD, batches, check_batch_size, rows_in_memory, run_in_batches
-from .evaluation import FEW, Evaluator, GraphModel, Model, rows_at_once
+from .evaluation import (
+    FEW,
+    Evaluator,
+    GraphModel,
+    Model,
+    check_rows,
+    check_undivided,
+    doubt,
+    rows_at_once,
+)
 
 Perturb = Callable[[slice], tuple[Tensor, ...]]  # some of the K perturbations -> rows of inputs
 Output = Callable[[Tensor], Tensor]  # what is made of the model's output before it is selected
@@ -58,10 +68,6 @@ def probabilities(output: Tensor) -> Tensor:
     return output.softmax(-1)
 
 
-class _DoesNotGrowError(ModelError):
-    """More rows went in, and not more came out."""
-
-
 class Scorer:
     """Scores of a call's inputs, and of perturbations of them.
 
@@ -82,6 +88,8 @@ class Scorer:
         those of the value of the whole batch.
     whole : bool
         Whether the model returns values for the whole batch, not for each sample.
+    apart : bool
+        Whether each row of the output is shown to belong to one sample alone.
     """
 
     def __init__(
@@ -96,7 +104,9 @@ class Scorer:
         self.call, self.model, self.size, self.show = call, model, size, show
         self.change = change
         at = call.inputs if point is None else point
-        output = self._output(tuple(x.clone() for x in at), None)  # models may write into it
+        raw = self.model.output(tuple(x.clone() for x in at), None)  # models may write into it
+        self._known = raw if point is None else None
+        output = self._changed(raw)
         self.output_shape = tuple(output.shape[1:])
         self.whole = output.dim() == 0 or len(output) != call.batch
         if not call.even and not self.whole:
@@ -105,6 +115,14 @@ class Scorer:
             self.whole = True  # one value, and inputs that are not samples alone
         self.shape = self._leading_shape(output)
         self.initial = self._scores(output, None).flatten()
+
+    @property
+    def apart(self) -> bool:
+        """See the class; looked for where it is needed."""
+        if self.whole:
+            return False
+        known, self._known = self._known, None
+        return self.model.look(known).apart
 
     def _output(self, rows: tuple[Tensor, ...], samples: Tensor | None) -> Tensor:
         return self._changed(self.model.output(rows, samples))
@@ -144,7 +162,7 @@ class Scorer:
                 f"whole batch; got {self.call.target!r}. Leave it out."
             )
         batch = len(output)
-        targets = self.call.selection(self.output_shape).targets
+        targets = self.call.chosen(output).targets
         several = (
             self.call.one_target(torch.empty(targets, 0, dtype=torch.float32, device="cpu")).dim()
             == 2
@@ -155,10 +173,8 @@ class Scorer:
         """Scores of K' perturbations, [K', L], from the output for their rows."""
         if self.call.target is None:
             return output.reshape(1, -1) if self.whole else output.reshape(-1, self._length())
-        selection = self.call.selection(self.output_shape)
-        rows = None if samples is None or self.whole else samples
-        values = selection.rows_of(rows).values(output)  # [targets, rows]
-        batch = len(output) if self.whole else self.call.batch
+        values = self.call.chosen(output, samples).values(output)  # [targets, rows]
+        batch = len(output) if samples is None else self.call.batch
         return values.unflatten(1, (-1, batch)).movedim(1, 0).flatten(1)
 
     def put(self, scores: Tensor, rows: Tensor, n: int, output: Tensor) -> None:
@@ -186,16 +202,7 @@ class Scorer:
                 "must be 1 for a model that returns one value for the whole batch",
                 self.size // max(1, self.call.batch), "Leave it out.",
             )  # fmt: skip
-        at_once = 1 if self.whole else self._perturbations_at_once(count)
-        try:
-            return self._all(perturb, count, at_once)
-        except _DoesNotGrowError:  # as many values for the batch as it has samples, by chance
-            if isinstance(self.size, Asked):
-                raise
-            self.whole = True
-            return self._all(perturb, count, 1)
-
-    def _all(self, perturb: Perturb, count: int, at_once: int) -> Tensor:
+        at_once = 1 if count == 1 or self.whole else self._perturbations_at_once(count)
         parts: list[Tensor] = []
         with progress_bar(count, self.call.who, self.show) as bar:
 
@@ -207,21 +214,31 @@ class Scorer:
         return torch.cat(parts) if parts else self.initial.new_zeros((0, len(self.initial)))
 
     def _perturbations_at_once(self, count: int) -> int:
-        """As many as are asked for; or as many as fit, in batches of one size."""
+        """As many as are asked for; or as many as fit, in batches of one size.
+
+        One where rows are not shown to be apart: more would be right by chance alone.
+        """
         batch = max(1, self.call.batch)
+        if not self.apart:
+            asked = isinstance(self.size, Asked) and self.size > batch
+            if asked and not self.model.look().grows:  # as many values as samples, by chance
+                raise ModelError(
+                    f"{self.call.who}: more rows went into the model and not more came out: "
+                    "its output does not grow with the batch. Pass perturbations_per_eval=1, or "
+                    "return one row for each sample."
+                )
+            return 1
         rows = rows_at_once(self.model, self.size, count * batch, CPU_BLOCK_FORWARD)
         most = max(1, rows // batch)
         return most if isinstance(self.size, Asked) else -(-count // max(1, -(-count // most)))
 
     def _evaluate(self, rows: tuple[Tensor, ...], count: int) -> Tensor:
-        samples = None if self.whole else torch.arange(self.call.batch, device="cpu").repeat(count)
+        samples = None if count == 1 else torch.arange(self.call.batch, device="cpu").repeat(count)
         output = self._output(rows, samples)
-        if not self.whole and (output.dim() < 1 or len(output) != len(rows[0])):
-            raise _DoesNotGrowError(
-                f"{self.call.who}: the model returned a tensor of shape {list(output.shape)} for "
-                f"{len(rows[0])} rows: its output does not grow with the batch. Pass "
-                "perturbations_per_eval=1, or return one row for each sample."
-            )
+        if samples is None and not self.whole and self.call.batch == len(rows[0]):
+            check_rows(output, self.call.batch, self.call.who)
+        elif samples is not None:
+            check_rows(output, len(rows[0]), self.call.who)
         return self._scores(output, samples)
 
     def shaped(self, attribution: Tensor, x: Tensor) -> Tensor:
@@ -250,9 +267,12 @@ def explain_in_blocks(
     count: int,
     size: int | str,
     explain: Explain,
+    alone: bool = False,
     **options: Any,
 ) -> Any:
     """Explain the samples, or one block of them after the other where not all fit at once.
+
+    Samples whose rows are not shown to be apart are explained together, or each alone.
 
     Parameters
     ----------
@@ -261,24 +281,50 @@ def explain_in_blocks(
     size : rows at once, or "auto".
     explain : from the scorer of a block and the place of the block, the attributions of each input;
         their samples (or samples x outputs) come first, or second behind an axis of targets.
+    alone : whether a sample that may depend on others is explained without them.
     options : further arguments of the `Scorer`.
     """
     total = count * call.batch if call.even else 1
     model = evaluator.model(call, total)
     rows = _samples_at_once(model, size)
+    if rows < call.batch and not alone and not model.apart:
+        check_undivided(call, size)
+        rows = call.batch
     if rows >= call.batch:
         scorer = Scorer(call, model, size, **options)
-        return call.result(explain(scorer, slice(0, call.batch)))
+        if not alone or call.batch == 1 or scorer.whole or scorer.apart:
+            return call.result(explain(scorer, slice(0, call.batch)))
+        rows = 1
+    if not model.apart:
+        _check_grows(model)
+        rows = 1
     parts, axis = [], 0
     for block in batches(call.batch, rows):
         part = call.part(block)
-        scorer = Scorer(part, evaluator.model(part, total), size, **options)
-        if scorer.whole:
-            raise wrong_value(
-                "internal_batch_size",
-                f"must be at least {call.batch}, the size of the batch, for a model that returns "
-                "one value for the whole batch", rows, "Leave it out.",
-            )  # fmt: skip
+        scorer = _scorer_of(part, evaluator.model(part, total), size, options)
         parts.append(explain(scorer, block))
         axis = int(scorer.several)
     return call.result(torch.cat(p, axis) for p in zip(*parts, strict=True))
+
+
+def _check_grows(model: Model) -> None:
+    """Refuse as many values as there are samples that are not of one sample each."""
+    call = model.call
+    if not model.look().grows:
+        raise ModelError(
+            f"{call.who}: the model returned {call.batch} values for as many samples, but no more "
+            "for more samples. Return one row for each sample, or one value for all."
+        )
+
+
+def _scorer_of(call: Call, model: Model, size: int | str, options: dict[str, Any]) -> Scorer:
+    """The scorer of some samples, without the others."""
+    try:
+        return Scorer(call, model, size, **options)
+    except ModelError as error:
+        if model.apart:
+            raise
+        raise ModelError(
+            f"{call.who} explains each sample without the others where they may depend on each "
+            f"other{doubt(call)}, and the model does not take one alone: {error}"
+        ) from error

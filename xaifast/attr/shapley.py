@@ -22,7 +22,7 @@ from .base import PerturbationAttribution
 from .baselines import check_baselines
 from .evaluation import Evaluator
 from .features import Features, check_features
-from .perturbation import baselines_of, check_shared, perturbed_call
+from .perturbation import baselines_of, check_shared
 from .randomness import generator_of
 from .scoring import Scorer, explain_in_blocks, perturbations_at_once
 from .segments import Segments
@@ -211,7 +211,7 @@ class ShapleyValueSampling(PerturbationAttribution):
     ----------
     forward_func : callable
         The model, or a function of the inputs; a row for each sample, or a value for the batch.
-    optimize : bool, optional
+    optimize, per_sample : optional
         See `Attribution`.
 
     References
@@ -281,7 +281,7 @@ class ShapleyValueSampling(PerturbationAttribution):
         name = type(self).__name__
         check_count(f"{name}: n_samples", n_samples, "Try 25.")
         drawn = generator_of(name, seed, generator)
-        call = perturbed_call(name, self.forward_func, inputs, target, additional_forward_args)
+        call = self._perturbed(inputs, target, additional_forward_args)
         size = perturbations_at_once(name, internal_batch_size, perturbations_per_eval, call.batch)
         several = check_baselines(name, baselines, call.inputs)
         features = check_features(name, feature_mask, call.inputs)
@@ -303,7 +303,7 @@ class ShapleyValues(PerturbationAttribution):
     ----------
     forward_func : callable
         The model, or a function of the inputs; a row for each sample, or a value for the batch.
-    optimize : bool, optional
+    optimize, per_sample : optional
         See `Attribution`.
 
     References
@@ -359,7 +359,7 @@ class ShapleyValues(PerturbationAttribution):
         torch.Size([2, 4, 4])
         """
         name = type(self).__name__
-        call = perturbed_call(name, self.forward_func, inputs, target, additional_forward_args)
+        call = self._perturbed(inputs, target, additional_forward_args)
         size = perturbations_at_once(name, internal_batch_size, perturbations_per_eval, call.batch)
         several = check_baselines(name, baselines, call.inputs)
         features = check_features(name, feature_mask, call.inputs)

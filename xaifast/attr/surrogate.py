@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ..errors import describe, wrong_type, wrong_value
-from .arguments import Call, as_tuple, make_call, plain_mode
+from .arguments import Call, as_tuple, plain_mode
 from .base import PerturbationAttribution
 from .baselines import check_baselines
 from .batching import rows_of
@@ -68,7 +68,7 @@ class Lime(LimeBase):
         None: features are on with probability 1/2. A function (original_input, **kwargs) that
         returns [1, M], or a generator of these. kwargs of both functions: baselines, feature_mask
         (numbers 0, 1, ... of the sample's own features), num_interp_features (M).
-    optimize : bool, optional
+    optimize, per_sample : optional
         See `Attribution`.
 
     Raises
@@ -103,8 +103,11 @@ class Lime(LimeBase):
         perturb_func: Callable | None = None,
         *,
         optimize: bool | None = None,
+        per_sample: tuple[bool, ...] | None = None,
     ) -> None:
-        PerturbationAttribution.__init__(self, forward_func, optimize=optimize)
+        PerturbationAttribution.__init__(
+            self, forward_func, optimize=optimize, per_sample=per_sample
+        )
         name = type(self).__name__
         model = Lasso(0.01) if interpretable_model is None else interpretable_model
         kernel = ExponentialKernel() if similarity_func is None else similarity_func
@@ -188,7 +191,7 @@ class Lime(LimeBase):
         """
         name = type(self).__name__
         n_samples = check_samples(name, n_samples, self._fewest)
-        call = make_call(name, self.forward_func, inputs, target, additional_forward_args, False)
+        call = self._call(inputs, target, additional_forward_args, floating=False)
         size = perturbations_at_once(name, internal_batch_size, perturbations_per_eval, call.batch)
         features = check_features(name, feature_mask, call.inputs, gaps=False)
         filled = fill_means(name, baselines, call.inputs, feature_mask, features)
@@ -211,7 +214,7 @@ class Lime(LimeBase):
         count = n_samples * len(several)
         with plain_mode(), torch.no_grad():
             found = explain_in_blocks(
-                self._evaluator, call, count, size, explain, show=show_progress
+                self._evaluator, call, count, size, explain, alone=True, show=show_progress
             )
         return self._result(call, features.labels, as_tuple(found)[0], return_input_shape)
 
@@ -284,7 +287,7 @@ class KernelShap(Lime):
     ----------
     forward_func : callable
         The model, or a function of the inputs: one row for each sample, or one value for the batch.
-    optimize : bool, optional
+    optimize, per_sample : optional
         See `Attribution`.
 
     References
@@ -304,8 +307,17 @@ class KernelShap(Lime):
     _source = ShapleyShares()
     _fewest = 2
 
-    def __init__(self, forward_func: Callable, *, optimize: bool | None = None) -> None:
-        super().__init__(forward_func, LinearRegression(), ShapleyKernel(), None, optimize=optimize)
+    def __init__(
+        self,
+        forward_func: Callable,
+        *,
+        optimize: bool | None = None,
+        per_sample: tuple[bool, ...] | None = None,
+    ) -> None:
+        super().__init__(
+            forward_func, LinearRegression(), ShapleyKernel(), optimize=optimize,
+            per_sample=per_sample,
+        )  # fmt: skip
 
 
 # ---- the book's listing ------------------------------------------------------------------------
@@ -325,7 +337,7 @@ class LimeImage(Lime):
     ----------
     forward_func : callable
         The model, or a function of the inputs.
-    optimize : bool, optional
+    optimize, per_sample : optional
         See `Attribution`.
 
     References
@@ -345,9 +357,15 @@ class LimeImage(Lime):
 
     _source = AfterOnes()
 
-    def __init__(self, forward_func: Callable, *, optimize: bool | None = None) -> None:
+    def __init__(
+        self,
+        forward_func: Callable,
+        *,
+        optimize: bool | None = None,
+        per_sample: tuple[bool, ...] | None = None,
+    ) -> None:
         kernel = ExponentialKernel("cosine", 0.25, space="features")
-        super().__init__(forward_func, Ridge(1.0), kernel, None, optimize=optimize)
+        super().__init__(forward_func, Ridge(1.0), kernel, optimize=optimize, per_sample=per_sample)
 
     def attribute(  # type: ignore[override]
         self,

@@ -71,6 +71,8 @@ class LimeBase(PerturbationAttribution):
         (sample, original_input, **kwargs) -> representation [1, M]; needed if it does not.
     optimize : bool, default False
         See `Attribution`; True only if perturbed inputs have the shapes of the inputs.
+    per_sample : optional
+        See `Attribution`.
 
     Raises
     ------
@@ -109,8 +111,9 @@ class LimeBase(PerturbationAttribution):
         to_interp_rep_transform: Callable | None,
         *,
         optimize: bool | None = False,
+        per_sample: tuple[bool, ...] | None = None,
     ) -> None:
-        super().__init__(forward_func, optimize=optimize)
+        super().__init__(forward_func, optimize=optimize, per_sample=per_sample)
         name = type(self).__name__
         self.interpretable_model = interpretable_model
         self.similarity_func: Any = similarity_func
@@ -218,7 +221,7 @@ class LimeBase(PerturbationAttribution):
         call = scorer.call
         drawn = self._samples(call, options)
         rows = rows_at_once(model, scorer.size, count * call.batch)
-        at_once = 1 if scorer.whole else max(1, rows // max(1, call.batch))
+        at_once = max(1, rows // max(1, call.batch)) if scorer.apart else 1
         parts: list[tuple[Tensor, ...]] = []
         left = count
         with progress_bar(count, self.get_name(), show) as bar:

@@ -20,6 +20,7 @@ from ..graph.run import Balance
 from .arguments import in_dtype
 from .batching import check_batch_size, need_of, rows_that_fit, run_in_batches
 from .building import Built
+from .independence import rows_by_trial
 from .precision import products_in
 from .start import log_odds
 from .target import Selection
@@ -67,7 +68,7 @@ class Traversal:
             self.batch,
             self._batch_size(size, targets),
             lambda rows: parts.append(self.one_batch(rows)),
-            size == "auto",
+            size == "auto" and self.built.graph.apart,
         )
         if not parts:
             return self._nothing(targets)
@@ -82,20 +83,39 @@ class Traversal:
     def _batch_size(self, size: int | str, targets: int) -> int:
         """How many samples to process at once."""
         check_batch_size(size)
-        graph = self.built.graph
-        if size != "auto":
-            if not graph.batched and int(size) < self.batch:
+        if size != "auto" and int(size) >= self.batch:
+            return int(size)
+        if not self._apart():
+            if size != "auto":
                 raise wrong_value(
                     "internal_batch_size", f"must be at least the batch size ({self.batch}) for a "
-                    "model that fixes its batch size", size, "Pass fewer samples per call.",
+                    "model that fixes its batch size, or whose rows may depend on each other", size,
+                    "Pass fewer samples per call.",
                 )  # fmt: skip
-            return int(size)
-        if not graph.batched:
             return max(1, self.batch)
+        if size != "auto":
+            return int(size)
         x = next(a for a in self.args if isinstance(a, Tensor))
         itemsize = 8 if x.dtype == torch.float64 else 4
         need = need_of(self.built.propagation, targets, itemsize)
         return max(1, min(self.batch, rows_that_fit(need, x.device)))
+
+    def _apart(self) -> bool:
+        """Whether the batch may be divided: each row of the output belongs to one sample alone."""
+        graph = self.built.graph
+        if not graph.batched:
+            return False
+        if graph.apart:
+            return True
+
+        def evaluate(inputs: tuple, extra: tuple) -> list[Tensor]:
+            with torch.no_grad():
+                args = to_compute((*inputs, *extra))
+                return [self.built.propagation.run_output(args)]
+
+        inputs, extra = self.args[: self.explained], self.args[self.explained :]
+        cut = graph.rows[self.explained :]  # type: ignore[index]
+        return rows_by_trial(inputs, extra, cut, evaluate).apart
 
     def _shaped(
         self, relevance: tuple, delta: Tensor, at_layers: dict
@@ -134,9 +154,11 @@ class Traversal:
     def one_batch(self, rows: slice, balances: list[Balance] | None = None) -> tuple:
         """The same for some of the samples, with the axis of targets in front."""
         propagation = self.built.propagation
-        whole = propagation.graph.rows or (False,) * len(self.args)
+        cut = propagation.graph.rows or (False,) * len(self.args)
+        if rows.stop - rows.start >= self.batch:
+            cut = (False,) * len(self.args)
         args = to_compute(
-            tuple(x[rows] if row else x for x, row in zip(self.args, whole, strict=True))
+            tuple(x[rows] if row else x for x, row in zip(self.args, cut, strict=True))
         )
         try:
             with products_in(self.built.precision, args):

@@ -16,6 +16,7 @@ from torch import Tensor, fx
 
 from . import canonize, recurrent, tokens
 from .capture import Captured, Leaf
+from .independence import rows_apart
 from .rehearsal import Script
 
 aten = torch.ops.aten
@@ -364,7 +365,8 @@ class ModelGraph:
     inputs: one node per argument of the call, in order; output: the node that the model returns;
     outputs_of: module path -> node that holds the module's output, one per call of the module;
     ends: where the relevance of each explained input ends; whole: no path from one is known to be
-    cut.
+    cut; apart: whether row i of the output is shown to depend
+    on row i of the inputs alone.
     """
 
     nodes: list[Node]
@@ -376,6 +378,7 @@ class ModelGraph:
     script: Script | None = None  # what the model's code did when it was captured
     ends: list[Node] = field(default_factory=list)
     whole: bool = False
+    apart: bool = False
 
     @property
     def batched(self) -> bool:
@@ -588,6 +591,12 @@ def build_graph(
             node = survivors[node]
         if node in known:
             outputs_of.setdefault(path, []).append(known[node])
+    rows = captured.rows
+    leaves = {n.name: n.leaf.index for n in inputs}  # type: ignore[union-attr]
+    apart = rows is not None and rows_apart(
+        captured.graph, {name: rows[i] for name, i in leaves.items()}
+    )
+    traced = captured.traced
     return ModelGraph(
-        nodes, inputs, known[output], outputs_of, captured.rows, captured.traced, ends=ends
+        nodes, inputs, known[output], outputs_of, rows, traced, ends=ends, apart=apart
     )
