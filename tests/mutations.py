@@ -1897,6 +1897,12 @@ def recurrent_parameter_replaced(m, stack):
 
 
 @recurrent
+def list_of_weights_of_the_lstm(m, stack):
+    m.lstm._flat_weights[0] = nn.Parameter(_values(m.lstm.weight_ih_l0))
+    stack.callback(m.lstm._init_flat_weights)
+
+
+@recurrent
 def lstm_replaced(m, stack):
     m.lstm = nn.LSTM(3, 4, batch_first=True).double()
 
