@@ -1,0 +1,467 @@
+"""Whatever changes what a model returns is seen by the next explanation of it.
+
+Each test explains a network, changes it, and explains it again, by the explainer that knows it and
+by a new one. What must come out is known without a graph: LRP-0 is gradient times input, and
+captum calls the model.
+
+XAIFAST_SWEEP=1 runs every change with every explainer, and many more random sequences.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import random
+import warnings
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+import mutations
+import peers
+import pytest
+import torch
+from mutations import (
+    CHANGES,
+    HELD,
+    HELD_KINDS,
+    HOLDERS,
+    OF_SLIM,
+    WITHOUT_EFFECT,
+    Museum,
+    Rich,
+    Slim,
+)
+from torch import Tensor, nn
+
+import xaifast
+from xaifast import attr, composites, graph, rules
+from xaifast.errors import ModelError, XaifastError
+
+SWEEP = os.environ.get("XAIFAST_SWEEP") == "1"
+TARGET = 1
+EFFECT, TOLERANCE = 1e-4, 1e-6  # of the largest value of a map
+
+
+# ---- explainers, and what they must give ---------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Way:
+    """An explainer: make(net, x) returns a function of x; want(net, x) is what it must give."""
+
+    make: Callable[[nn.Module, Tensor], Callable[[Tensor], Tensor]]
+    want: Callable[[nn.Module, Tensor], Tensor]
+    refuses: bool = False  # whether it may ask to be made again
+
+
+def gradient_times_input(net: nn.Module, x: Tensor) -> Tensor:
+    return gradient(net, x) * x
+
+
+def gradient(net: nn.Module, x: Tensor) -> Tensor:
+    x = x.clone().requires_grad_()
+    with torch.enable_grad():
+        (found,) = torch.autograd.grad(net(x)[:, TARGET].sum(), x)
+    return found.detach()
+
+
+def forgotten(net: nn.Module) -> nn.Module:
+    """The model, of which nothing is known any more."""
+    if hasattr(xaifast, "forget"):
+        xaifast.forget(net)
+    else:
+        graph._known.pop(net, None)
+    return net
+
+
+def made(kind: Callable, *args, call=None, **options) -> Callable:
+    """A maker of explainers."""
+
+    def make(net, x):
+        explainer = kind(net, *args, **options)
+        return lambda x: explainer.attribute(x, target=TARGET, **(call or {}))
+
+    return make
+
+
+def by_captum(name: str, call=None, layer: str | None = None) -> Callable:
+    def want(net, x):
+        kind = getattr(peers.captum, name)
+        explainer = kind(net, net.get_submodule(layer)) if layer else kind(net)
+        with warnings.catch_warnings(), peers.float64():
+            warnings.simplefilter("ignore")
+            found = explainer.attribute(x.clone(), target=TARGET, **(call or {}))
+        return found.detach()
+
+    return want
+
+
+def anew(make: Callable) -> Callable:
+    """What the explainer itself gives where nothing is known of the model."""
+    return lambda net, x: make(forgotten(net), x)(x)
+
+
+def captured(net, x):
+    explain = attr.LRP(net, composites.Uniform(rules.Zero())).capture(x, target=TARGET)
+    return lambda x: explain(x, target=TARGET)
+
+
+WINDOWS = {"sliding_window_shapes": (1, 2, 2)}
+QUARTERS = {
+    "feature_mask": (torch.arange(6)[:, None] // 2 * 3 + torch.arange(6) // 2)[None, None],
+    "n_samples": 40,
+    "seed": 3,
+}
+
+
+def shap(**options) -> Callable:
+    return made(attr.KernelShap, call=QUARTERS, **options)
+
+
+def plain_shap(net, x):
+    return shap(optimize=False)(net, x)(x)
+
+
+def deep_lift(net, x):
+    """What captum says where it can, that is where each ReLU of the network is a module's."""
+    try:
+        return by_captum("DeepLift")(net, x)
+    except RuntimeError:
+        return anew(made(attr.DeepLift))(net, x)
+
+
+def layer_activation(net, x):
+    explainer = attr.LayerActivation(net, "mixed")
+    return lambda x: explainer.attribute(x)
+
+
+def captum_layer_activation(net, x):
+    return peers.captum.LayerActivation(net, net.mixed).attribute(x).detach()
+
+
+ZERO = composites.Uniform(rules.Zero())
+PLUS = made(attr.LRP, composites.EpsilonPlus())
+IG = by_captum("IntegratedGradients")
+OCCLUSION = by_captum("Occlusion", WINDOWS)
+ABLATION = by_captum("FeatureAblation")
+FIRST = {"LRP-0": Way(made(attr.LRP, ZERO), gradient_times_input)}
+OTHERS = {
+    "LRP, captured": Way(captured, gradient_times_input, refuses=True),
+    "IntegratedGradients": Way(made(attr.IntegratedGradients), IG),
+    "DeepLift": Way(made(attr.DeepLift), deep_lift),
+    "Occlusion": Way(made(attr.Occlusion, call=WINDOWS), OCCLUSION),
+    "EpsilonPlus": Way(PLUS, anew(PLUS)),
+    "GuidedBackprop": Way(made(attr.GuidedBackprop), by_captum("GuidedBackprop")),
+    "KernelShap": Way(shap(), plain_shap),
+    "IntegratedGradients, graph": Way(made(attr.IntegratedGradients, optimize=True), IG),
+    "FeatureAblation": Way(made(attr.FeatureAblation), ABLATION),
+    "InputXGradient, graph": Way(made(attr.InputXGradient, optimize=True), gradient_times_input),
+    "LayerIntegratedGradients": Way(
+        made(attr.LayerIntegratedGradients, "mixed"),
+        by_captum("LayerIntegratedGradients", layer="mixed"),
+    ),
+    "LayerGradCam": Way(made(attr.LayerGradCam, "mixed"), by_captum("LayerGradCam", layer="mixed")),
+    "LayerActivation": Way(layer_activation, captum_layer_activation),
+    "Occlusion, graph": Way(made(attr.Occlusion, optimize=True, call=WINDOWS), OCCLUSION),
+    "FeatureAblation, graph": Way(made(attr.FeatureAblation, optimize=True), ABLATION),
+}
+WAYS = FIRST | OTHERS
+
+
+class Bench:
+    """A network between its changes, and the explainers that know it."""
+
+    def __init__(self, net: nn.Module, x: Tensor, ways: dict[str, Way]) -> None:
+        self.net, self.x, self.ways = net, x, ways
+        self.known: dict[str, Callable] = {}
+
+    def explain(self, names: list[str]) -> None:
+        """Explain, so that whatever is kept is kept."""
+        for name in names:
+            if name not in self.known:
+                self.known[name] = self.ways[name].make(self.net, self.x)
+            try:
+                self.known[name](self.x)
+            except ModelError:
+                if not self.ways[name].refuses:
+                    raise
+                self.known[name] = self.ways[name].make(self.net, self.x)
+
+    def wrong(self, names: list[str]) -> list[str]:
+        """Which explainers do not explain what the network is now, and how far they are off."""
+        found = []
+        for name in names:
+            way = self.ways[name]
+            explainers = {name: self.known[name], f"{name}, new": way.make}
+            got = {}
+            for who, f in explainers.items():
+                result = self._result(f, way)
+                if isinstance(result, Tensor):
+                    got[who] = result
+                elif not (way.refuses and f is not way.make and "again" in result):
+                    found.append(f"{who}: {result}"[:300])
+            want = way.want(self.net, self.x)
+            for who, R in got.items():
+                error = distance(R, want)
+                if error > TOLERANCE:
+                    found.append(f"{who}: off by {error:.2g} of the largest value")
+        if found:  # what is stale now must not be the next test's
+            forgotten(self.net)
+            self.known.clear()
+        return found
+
+    def _result(self, f: Callable, way: Way) -> Tensor | str:
+        """A map, or the words of an error."""
+        try:
+            return f(self.net, self.x)(self.x) if f is way.make else f(self.x)
+        except XaifastError as error:
+            return f"{type(error).__name__}: {error}"
+
+
+def distance(got: Tensor, want: Tensor) -> float:
+    """The largest difference, as a part of the largest value."""
+    assert got.shape == want.shape
+    return float((got - want).abs().max() / want.abs().max().clamp(min=1e-300))
+
+
+def check(bench: Bench, change: Callable[[ExitStack], None], names: list[str], effect=True) -> None:
+    """Explain, change, and explain again."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of PyTorch's, on how it is used here
+        bench.explain(names)
+        before = gradient_times_input(bench.net, bench.x)
+        with ExitStack() as stack:
+            for _ in range(5):  # a change of what a ReLU cuts off changes nothing
+                change(stack)
+                moved = distance(gradient_times_input(bench.net, bench.x), before) > EFFECT
+                if moved or not effect:
+                    break
+            assert moved == effect
+            wrong = bench.wrong(names)
+    assert not wrong, "\n" + "\n".join(wrong)
+
+
+def explainers_for(i: int, others: dict[str, Way] = OTHERS, first: str = "LRP-0") -> list[str]:
+    """The explainers that a change is tried with: the first, and one of the others in turn."""
+    names = list(others)
+    return [first, *(names if SWEEP else [names[i % len(names)]])]
+
+
+@functools.cache
+def image() -> Tensor:
+    return torch.randn(2, 2, 6, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+
+
+# ---- what forward reads --------------------------------------------------------------------------
+
+
+PER_MUSEUM = 9  # things that one network holds
+
+
+@functools.cache
+def museum(holder: str, part: int) -> Bench:
+    names = [name for name, by in HELD_KINDS if by == holder]
+    torch.manual_seed(part)
+    shown = names[part * PER_MUSEUM :][:PER_MUSEUM]
+    return Bench(Museum(shown, holder), image(), WAYS)
+
+
+def museum_of(name: str, holder: str) -> Bench:
+    names = [n for n, by in HELD_KINDS if by == holder]
+    return museum(holder, names.index(name) // PER_MUSEUM)
+
+
+def held_cases() -> list[tuple[str, str]]:
+    """What is held, and how: all of it in every way in a sweep, else every second in some way."""
+    if SWEEP:
+        return HELD_KINDS
+    cases = []
+    for i, (name, held) in enumerate(list(HELD.items())[::2]):
+        holder = HOLDERS[i // PER_MUSEUM % len(HOLDERS)]
+        cases.append((name, holder if held.copies or holder != "attribute" else "closure"))
+    return cases
+
+
+@pytest.mark.parametrize(("name", "holder"), held_cases())
+def test_what_forward_reads_is_followed(name, holder):
+    bench = museum_of(name, holder)
+    names = explainers_for(list(HELD).index(name))
+    check(bench, lambda stack: mutations.write(bench.net, name), names)
+
+
+# ---- weights, modules, hooks, code ---------------------------------------------------------------
+
+
+@functools.cache
+def network(kind: type) -> Bench:
+    torch.manual_seed(0)
+    return Bench(kind(), image(), WAYS)
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_a_change_of_the_network_is_followed(name):
+    bench = network(Slim if name in OF_SLIM else Rich)
+    names = explainers_for(list(CHANGES).index(name))
+    check(bench, lambda stack: CHANGES[name](bench.net, stack), names, name not in WITHOUT_EFFECT)
+
+
+# ---- recurrent networks --------------------------------------------------------------------------
+
+
+def decomposition(net, x):
+    explainer = attr.ContextualDecomposition(net)
+    return lambda x: explainer.attribute(x, target=TARGET)
+
+
+LSTM_LRP = made(attr.LRP, composites.Recurrent())
+LSTM_FIRST = {"IntegratedGradients": Way(made(attr.IntegratedGradients), IG)}
+LSTM_OTHERS = {
+    "ContextualDecomposition": Way(decomposition, anew(decomposition)),
+    "LRP": Way(LSTM_LRP, anew(LSTM_LRP)),
+    "IntegratedGradients, graph": Way(made(attr.IntegratedGradients, optimize=True), IG),
+}
+
+
+@functools.cache
+def lstm() -> Bench:
+    torch.manual_seed(0)
+    x = torch.randn(2, 5, 3, dtype=torch.float64)
+    return Bench(mutations.Recurrent(), x, LSTM_FIRST | LSTM_OTHERS)
+
+
+@pytest.mark.parametrize("name", mutations.RECURRENT)
+def test_a_change_of_a_recurrent_network_is_followed(name):
+    bench, change = lstm(), mutations.RECURRENT[name]
+    i = list(mutations.RECURRENT).index(name)
+    names = explainers_for(i, LSTM_OTHERS, "IntegratedGradients")
+    check(bench, lambda stack: change(bench.net, stack), names)
+
+
+# ---- random networks, random changes -------------------------------------------------------------
+
+RANDOM_OTHERS = {
+    name: OTHERS[name]
+    for name in (
+        "LRP, captured", "IntegratedGradients", "EpsilonPlus", "KernelShap", "FeatureAblation",
+        "InputXGradient, graph",
+    )
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("seed", range(2000 if SWEEP else 12))
+def test_random_changes_of_random_networks_are_followed(seed):
+    torch.manual_seed(seed)
+    draw = random.Random(seed)
+    bench = Bench(mutations.Grown(draw), image(), WAYS)
+    for _ in range(3):
+        names = ["LRP-0", draw.choice(list(RANDOM_OTHERS))]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            bench.explain(names)
+            with ExitStack() as stack:
+                mutations.random_change(bench.net, draw, stack)
+                wrong = bench.wrong(names)
+        assert not wrong, "\n" + "\n".join(wrong)
+
+
+# ---- arguments -----------------------------------------------------------------------------------
+
+
+class WithArgument(mutations.Body):
+    """A network that is told how to read a number, and where from."""
+
+    def forward(self, x: Tensor, read: Callable, thing: object) -> Tensor:
+        return self.head(self.out(self.mixed(self.act(self.conv(x)) * read(thing))).flatten(1))
+
+
+@pytest.mark.parametrize("name", [
+    "namespace", "dataclass", "slots", "dict", "list", "list of 10 000", "large array of numpy",
+    "array of numpy", "tensor in a list", "tensor in a dict", "tensor of an object", "bytearray",
+    "class attribute", "module in a list", "closure",
+])  # fmt: skip
+def test_an_argument_that_is_no_tensor_is_followed(name):
+    held = HELD[name]
+    thing = held.make()
+    net, x = WithArgument(), image()
+    extra = (held.read, thing)
+    explainers = [
+        attr.LRP(net, ZERO), attr.InputXGradient(net, optimize=True), attr.LRP(net, ZERO)
+    ]  # fmt: skip
+    call = {"target": TARGET, "additional_forward_args": extra}
+    for explainer in explainers[:2]:
+        explainer.attribute(x, **call)
+    held.write(thing, mutations.fresh())
+    want = gradient_times_input(lambda x: net(x, *extra), x)
+    for explainer in explainers:
+        assert distance(explainer.attribute(x, **call), want) <= TOLERANCE
+
+
+# ---- models --------------------------------------------------------------------------------------
+
+
+def test_models_at_one_address_are_different_models():
+    x = torch.randn(3, 4, dtype=torch.float64)
+    for i in range(6):
+        net = nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 3)).double()
+        if i % 2:
+            net[1].forward = lambda x: x.relu() * 2
+        explainer = attr.LRP(net, ZERO)
+        got = explainer.attribute(x, target=TARGET)
+        assert distance(got, gradient_times_input(net, x)) <= TOLERANCE
+        del net, explainer
+
+
+def test_an_explainer_keeps_to_the_model_that_it_was_given():
+    x = image()
+    held = [Rich()]
+    explainer = attr.LRP(held[0], ZERO)
+    first = explainer.attribute(x, target=TARGET)
+    held[0] = Rich()
+    assert distance(explainer.attribute(x, target=TARGET), first) == 0
+    want = gradient_times_input(held[0], x)
+    assert distance(attr.LRP(held[0], ZERO).attribute(x, target=TARGET), want) <= TOLERANCE
+
+
+def test_a_changed_copy_is_another_model_and_the_original_is_itself():
+    net, x = Rich(), image()
+    explainer = attr.LRP(net, ZERO)
+    first = explainer.attribute(x, target=TARGET)
+    twin = mutations.copy.deepcopy(net)
+    twin.settings.gain = 3.0
+    twin.blocks[0].conv.weight.data.mul_(2)
+    want = gradient_times_input(twin, x)
+    assert distance(attr.LRP(twin, ZERO).attribute(x, target=TARGET), want) <= TOLERANCE
+    assert distance(explainer.attribute(x, target=TARGET), first) == 0
+
+
+class MakesTensors(mutations.Body):
+    def factors(self):
+        return [torch.tensor(1 / 3), torch.ones(1) / 3]
+
+
+def test_the_default_dtype_in_which_forward_makes_tensors_is_followed():
+    net, x = MakesTensors(), image()
+    explainer = attr.LRP(net, ZERO)
+    before = explainer.attribute(x, target=TARGET)
+    torch.set_default_dtype(torch.float64)
+    try:
+        want = gradient_times_input(net, x)
+        assert distance(before, want) > 1e-9
+        assert distance(explainer.attribute(x, target=TARGET), want) < 1e-12
+        assert distance(attr.LRP(net, ZERO).attribute(x, target=TARGET), want) < 1e-12
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.parametrize("kind", [attr.IntegratedGradients, attr.LRP, attr.DeepLift])
+def test_a_training_step_between_two_explanations_is_seen(kind):
+    net, x = Rich(), image()
+    known = kind(net)
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.5, foreach=True)
+    for _ in range(3):
+        net(x).square().sum().backward()
+        optimizer.step()
+        got = known.attribute(x, target=TARGET)
+        again = kind(forgotten(net)).attribute(x, target=TARGET)
+        assert distance(got, again) <= TOLERANCE
