@@ -401,20 +401,14 @@ class Evaluator:
                 "one fixes it, or its code depends on the data. Leave optimize out."
             )
         script = built.graph.script
-        if self._gradients and (script is None or script.cut):
+        if self._gradients and not (
+            script and script.gradients_hold(self._builder.model, (*call.inputs, *call.extra))
+        ):
+            why = (script and script.cut) or "code that cannot be followed"
             raise ModelError(
                 f"{call.who}: optimize=True needs a model whose gradient is that of its forward "
-                f"pass; this one has {script.cut if script else 'code that cannot be followed'}. "
-                "Leave optimize out."
+                f"pass; this one has {why}. Leave optimize out."
             )
-        rows = graph_rows(built, call)
-        if not rows.apart:
-            raise ModelError(
-                f"{call.who}: optimize=True needs a model each of whose outputs belongs to one "
-                "sample, with additional arguments that have a row for each sample or do not have "
-                f"{call.batch} rows. Leave optimize out."
-            )
-        call.rows = rows
         return GraphModel(call, built)
 
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from ..errors import ModelError, describe, wrong_type, wrong_value
 from ..graph.capture import unwrap
+from ..graph.rehearsal import check_shell
 from ..graph.shell import shell_of
 from .arguments import Call, module_of
 from .building import warn_training
@@ -169,8 +170,11 @@ class Inner:
             )
             for i in range(len(self.layers))
         ]  # fmt: skip
+        args = (*inputs, *call.extra_rows(samples))
+        if self.module is not None:
+            check_shell(self.who, self.module, args)
         with self._watching(watches) as function:
-            output = output_of(function, (*inputs, *call.extra_rows(samples)))
+            output = output_of(function, args)
         for watch, layer in zip(watches, self.layers, strict=True):
             if watch.values is None:
                 raise ModelError(

@@ -362,7 +362,8 @@ class LstmFinder:
         if key not in self._other:
             with suppress(ModelError):  # what is wrong with the model, the ordinary way tells
                 graph = model_graph(self.module, call.inputs, 1)  # type: ignore[arg-type]
-                followed = graph.script is not None and graph.script.cut is None
+                script = graph.script
+                followed = script is not None and script.gradients_hold(self.module, call.inputs)  # type: ignore[arg-type]
                 node = _only_lstm(graph) if followed else None
         if node is None:
             self._other.add(key)

@@ -28,7 +28,7 @@ from .capture import (
 from .cuts import no_path
 from .facts import ModelGraph, Node, build_graph, module_outputs
 from .packing import SUPPORTED, Watch, wrong_count
-from .rehearsal import HALF, NoScriptError, Script, frozen, script_of
+from .rehearsal import HALF, NoScriptError, Script, frozen, output_of, script_of
 from .weights import Weights
 
 
@@ -123,15 +123,24 @@ def _few(args: tuple, rows: tuple[bool, ...]) -> tuple:
 
 
 def expected_output(model: nn.Module, args: tuple, double: bool = False) -> Tensor:
-    """What the model itself returns in eval mode, hooks and all; run on a copy of its modules.
+    """What the model itself returns in eval mode, hooks and all.
 
-    double: in float64, whatever the model's own precision.
+    double: in float64, whatever the model's own precision, on a copy of its modules.
 
     Raises
     ------
     ModelError
         If the model fails on these arguments.
     """
+    if not double:
+        try:
+            return output_of(model, to_compute(own(args)))
+        except NoScriptError:  # tensors of other kinds: on a copy of its modules
+            pass
+        except XaifastError:
+            raise
+        except Exception as error:
+            raise ModelError(fails_itself(model, error)) from error
     twin = private_copy(model, keep_hooks=True)
     state = {k: x.float() if x.dtype in HALF else x for k, x in own_tensors(twin).items()}
     given = to_compute(own(args))
@@ -297,8 +306,9 @@ def _capture(model: nn.Module, args: tuple, explained: int, folds: bool) -> _Can
     raise ModelError(
         f"{type(model).__name__} cannot be captured as a graph that computes what it computes. "
         f"Tried {'; '.join(reasons)}. The model may be random in eval mode (F.dropout without "
-        "training=self.training), keep a state between calls, or run code that depends on the "
-        "data: make its forward a function of its inputs."
+        "training=self.training), keep a state between calls, ask which module it is (a dict "
+        "keyed by modules), or run code that depends on the data: make its forward a function of "
+        "its inputs."
     )
 
 

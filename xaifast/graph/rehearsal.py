@@ -27,6 +27,7 @@ import threading
 import weakref
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -35,7 +36,9 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from .. import ops
-from .shell import TENSORS, Shell, shell_of
+from ..errors import ModelError
+from .capture import own
+from .shell import TENSORS, Shell, itself_or_shell, shell_of
 
 HALF = (torch.float16, torch.bfloat16)
 
@@ -149,6 +152,8 @@ _ABOUT = {
     torch.is_floating_point, torch.is_complex, torch.numel, torch.is_inference, torch.is_tensor,
     torch.is_same_size, torch.is_signed, torch.is_conj, torch.is_neg, torch.result_type,
 }  # fmt: skip
+# What depends on how an input lies in memory.
+_LAYOUT = {Tensor.is_contiguous, Tensor.stride, Tensor.storage_offset}
 # What has no tensor to stand in for, and is done in a rehearsal as well.
 _STATE = {torch._C._set_grad_enabled}
 _HANDLES = {Tensor.register_hook, Tensor.register_post_accumulate_grad_hook}
@@ -190,6 +195,11 @@ class Event:
     mode: tuple
     raw: tuple = field(compare=False)
 
+    @property
+    def without_mode(self) -> tuple:
+        """What it does, whether gradients are recorded or not."""
+        return (self.func, self.given, self.names, self.result)
+
 
 def _defaults() -> tuple:
     """What new tensors are when nothing is said."""
@@ -200,24 +210,29 @@ def _defaults() -> tuple:
 class Script:
     """What the code of a model did with some inputs.
 
-    output: the place of what it returned; kinds: path and class of its modules; cut: what gives it
-    another gradient than that of its values (None: nothing); inputs: their stand-ins; own: places
-    by path; answers: what a rehearsal returns for each event; example: the inputs that were
+    output: the place of what it returned; kinds: path and class of its modules; grad: whether
+    gradients were recorded; cut: what gives it another gradient than that of its values (None:
+    nothing); inputs: their stand-ins; own: places by path; answers: what a rehearsal returns for
+    each event; layouts: what it has asked of the strides of inputs; example: the inputs that were
     recorded; for_real: whether the code runs on them again, because stand-ins do not serve;
-    forgotten: whether it is not to be believed any more; defaults: of new tensors.
+    forgotten: whether it is not to be believed any more; with_gradients: what it does where
+    gradients are recorded; defaults: of new tensors.
     """
 
     events: list[Event]
     output: Place
     kinds: tuple
+    grad: bool
     cut: str | None
     inputs: list[Tensor]
     own: dict[str, Place]
     stand_ins: dict[Place, Tensor]
     answers: list[Any]
+    layouts: list[tuple]
     example: tuple
     for_real: bool
     forgotten: bool = False
+    with_gradients: Script | None = None
     defaults: tuple = field(default_factory=_defaults)
     lock: Any = field(default_factory=threading.RLock)  # references are counted
 
@@ -229,10 +244,18 @@ class Script:
         with self.lock:
             return self._holds(model, args)
 
+    def gradients_hold(self, model: nn.Module, args: tuple) -> bool:
+        """Whether the gradient that autograd gives is that of the values."""
+        other = self.with_gradients
+        return self.cut is None and other is not None and other.holds(model, args)
+
     def _holds(self, model: nn.Module, args: tuple) -> bool:
         shell = shell_of(model)
-        hooked = shell.backward_hooks != (self.cut == _HOOKED)
+        hooked = self.grad and shell.backward_hooks
         if self.forgotten or hooked or shell.kinds != self.kinds or self.defaults != _defaults():
+            return False
+        given = [x for x in args if isinstance(x, Tensor)]
+        if any(f(given[i], *rest) != answer for f, i, rest, answer in self.layouts):
             return False
         if self.for_real:
             return self._repeats(shell, args) is not None
@@ -255,7 +278,7 @@ class Script:
         rows = iter([x for x in self.example if isinstance(x, Tensor)])
         given = tuple(next(rows).clone() if isinstance(x, Tensor) else x for x in args)
         try:
-            recorder, other = _record(shell, given, keep)
+            recorder, other = _record(shell, given, self.grad, keep)
         except Exception:
             return None
         if (self.output, self.events) != (other.output, other.events):
@@ -336,9 +359,10 @@ class _Recorder(TorchFunctionMode):
     in place changes the copies.
     """
 
-    def __init__(self, shell: Shell, inputs: list[Tensor], keep: bool) -> None:
+    def __init__(self, shell: Shell, inputs: list[Tensor], keep: bool = False) -> None:
         super().__init__()
         self.shell = shell
+        self.layouts: list[tuple] = []
         self.keep = keep
         self.values: dict[Place, Tensor] = {}
         self.events: list[Event] = []
@@ -401,6 +425,8 @@ class _Recorder(TorchFunctionMode):
             self.outside += 1
         copy = x.detach().clone()
         copy = copy.float() if copy.dtype in HALF else copy
+        if x.requires_grad and torch.is_grad_enabled():
+            copy.requires_grad_()
         self.copies[found] = copy
         self.known[id(x)] = self.known[id(copy)] = found
         return found
@@ -448,6 +474,8 @@ class _Recorder(TorchFunctionMode):
                 self.from_inputs.add(places[0])
             if self.cut is None and func not in _ABOUT:
                 self.cut = _cut_by(func, args, mode)
+            if func in _LAYOUT and given[0].kind == "input":
+                self.layouts.append((partial(func, **kwargs), given[0].key, args[1:], result))
         elif places and not came and func not in _ABOUT and result is not None:
             self.reads = True
         self.events.append(Event(func, given, tuple(kwargs), what, mode, raw))
@@ -485,6 +513,8 @@ def _cut_by(func: Any, args: tuple, mode: tuple) -> str | None:
         return OWN_BACKWARD
     if func in _CUTS:
         return str(getattr(func, "__name__", func))
+    if torch._C._autograd._top_saved_tensors_default_hooks(False) is not None:
+        return "hooks on saved tensors"
     return None if mode[0] else "a block without gradients"
 
 
@@ -570,7 +600,7 @@ class _Rehearsal(TorchFunctionMode):
         inputs = iter(self.script.inputs)
         given = [next(inputs) if isinstance(x, Tensor) else x for x in args]
         try:
-            with torch.enable_grad(), self:
+            with torch.set_grad_enabled(self.script.grad), self:
                 output = self.shell.module(*given)
         except (Exception, _DiffersError):
             return False
@@ -581,27 +611,43 @@ class _Rehearsal(TorchFunctionMode):
 # ---- scripts -----------------------------------------------------------------------------------
 
 
-def _record(shell: Shell, args: tuple, keep: bool = False) -> tuple[_Recorder, Script]:
+def _record(
+    shell: Shell, args: tuple, grad: bool = False, keep: bool = False
+) -> tuple[_Recorder, Script]:
     """Run the code of a model and write down what it does.
 
-    keep: also every tensor that it makes.
+    grad: where gradients are recorded; keep: keep every tensor that it makes.
     """
-    inputs = [x for x in args if isinstance(x, Tensor)]
     example = tuple(x.clone() if isinstance(x, Tensor) else x for x in args)
+    given = tuple(_with_gradient(x) if grad else x for x in args)
+    inputs = [x for x in given if isinstance(x, Tensor)]
     recorder = _Recorder(shell, inputs, keep)
-    with torch.enable_grad(), recorder:
-        output = shell.module(*args)
+    with torch.set_grad_enabled(grad), recorder:
+        output = shell.module(*given)
     if not isinstance(output, Tensor):
         raise NoScriptError("the output is no tensor")
     output_place = recorder.place(output)
     stand_ins = [recorder.standing_in(recorder.known[id(x)]) for x in inputs]
     kinds = shell.kinds
     del shell, recorder.shell  # and what the code has put there
-    for_real = recorder.reads or recorder.wraps or recorder.keeps(output)
+    for_real = recorder.reads or recorder.wraps
+    for_real = for_real or (not grad and recorder.keeps(output))  # a graph of autograd keeps, too
     return recorder, Script(
-        recorder.events, output_place, kinds, recorder.cut, stand_ins, recorder.own,
-        recorder.stand_ins, recorder.answers, example, for_real,
+        recorder.events, output_place, kinds, grad, recorder.cut, stand_ins, recorder.own,
+        recorder.stand_ins, recorder.answers, recorder.layouts, example, for_real,
     )  # fmt: skip
+
+
+def _with_gradient(x: Any) -> Any:
+    """A tensor as autograd hands it on; no leaf, so that code may change it in place."""
+    if isinstance(x, Tensor) and (x.is_floating_point() or x.is_complex()):
+        return x.detach().requires_grad_().clone()
+    return x
+
+
+def _elsewhere(x: Any) -> Any:
+    """Other values of an input: what depends on them where no mode can see it has other ones."""
+    return x * 1.25 if isinstance(x, Tensor) and x.is_floating_point() else x
 
 
 def script_of(model: nn.Module, args: tuple) -> Script | None:
@@ -610,10 +656,73 @@ def script_of(model: nn.Module, args: tuple) -> Script | None:
     args: in the precision of the computation, not the user's own: code may change them in place.
     """
     try:
-        _, script = _record(shell_of(model), args)
-        if not script.for_real and script.holds(model, args):
-            return script
-        script.for_real = True
-        return script if script.holds(model, args) else None
+        with itself_or_shell(model) as stage:
+            _, script = _record(stage, own(args))
+        if script.for_real or not script.holds(model, args):
+            script.for_real = True
+            if not script.holds(model, args):
+                return None
+        script.cut, script.with_gradients = _gradients(model, script, args)
     except Exception:  # its graph serves one call
         return None
+    return script
+
+
+def _gradients(model: nn.Module, script: Script, args: tuple) -> tuple[str | None, Script | None]:
+    """What gives the model another gradient than that of its values, or else its script there."""
+    try:
+        _, other = _record(shell_of(model), tuple(map(_elsewhere, own(args))), grad=True)
+    except Exception:
+        return "code that cannot be followed where gradients are recorded", None
+    if other.cut is not None:
+        return other.cut, None
+    same = [e.without_mode for e in script.events] == [e.without_mode for e in other.events]
+    if not same or script.output != other.output:
+        return "code that looks at more than its calls of PyTorch tell", None
+    other.for_real = other.for_real or script.for_real
+    return None, other
+
+
+def output_of(model: nn.Module, args: tuple) -> Tensor:
+    """What a model in eval mode returns: the user's own modules, on copies of their tensors.
+
+    Raises
+    ------
+    NoScriptError
+        If the code handles tensors of which no copy can be made.
+    """
+    with itself_or_shell(model) as stage:
+        recorder = _Recorder(stage, [x for x in args if isinstance(x, Tensor)])
+        with torch.no_grad(), recorder:
+            return stage.module(*args)
+
+
+# Models whose code does the same in a shell, with the classes of their modules.
+_same_in_shells: weakref.WeakKeyDictionary[nn.Module, tuple] = weakref.WeakKeyDictionary()
+
+
+def check_shell(who: str, model: nn.Module, args: tuple) -> None:
+    """Refuse a model whose code asks which module it is, so that no shell can stand for it.
+
+    Looked at once for each model in eval mode.
+
+    Raises
+    ------
+    ModelError
+    """
+    kinds = shell_of(model).kinds
+    if _same_in_shells.get(model) == kinds:
+        return
+    try:
+        with itself_or_shell(model) as stage:
+            _, itself = _record(stage, own(args))
+        _, other = _record(shell_of(model), own(args))
+    except Exception:  # it cannot be followed, or fails: its call will say so
+        return
+    if (itself.output, itself.events) != (other.output, other.events):
+        raise ModelError(
+            f"{who}: the code of {type(model).__name__} does something else in a private copy of "
+            "its modules, on which layers are watched: it may ask which module it is (a dict keyed "
+            "by modules), or change from call to call. Keep what it looks up in its modules."
+        )
+    _same_in_shells[model] = kinds

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import types
 from collections import OrderedDict
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -112,6 +114,42 @@ def shell_of(model: nn.Module) -> Shell:
     shells.rebind()
     hooked = shells.backward_hooks or _global_backward_hooks()
     return Shell(top, tuple(shells.kinds), shells.own, hooked)
+
+
+@contextmanager
+def itself_or_shell(model: nn.Module) -> Iterator[Shell]:
+    """The model's own modules where they are in eval mode, put back as they were; else their shell.
+
+    A copy or a shell is not what it stands for to code that asks which module it is.
+    """
+    shell = shell_of(model)
+    modules = list(model.modules())
+    if any(m.training for m in modules):
+        yield shell
+        return
+    states = [(m.__dict__, m.__dict__.copy()) for m in modules]
+    inside = {id(x): x for _, state in states for x in state.values() if type(x) in _CONTAINERS}
+    contents = [(x, x.copy()) for x in inside.values()]
+    try:
+        yield replace(shell, module=model)
+    finally:
+        for state, before in (*states, *contents):
+            _put_back(state, before)
+
+
+def _put_back(now: Any, before: Any) -> None:
+    """Give a container the contents that it had."""
+    if isinstance(now, list):
+        if len(now) != len(before) or any(a is not b for a, b in zip(now, before, strict=True)):
+            now[:] = before
+    elif isinstance(now, set):
+        if now != before:
+            now.clear()
+            now.update(before)
+    else:
+        for key in now.keys() - before.keys():
+            del now[key]
+        now.update(before)
 
 
 def _global_backward_hooks() -> bool:
