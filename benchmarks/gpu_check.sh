@@ -20,6 +20,18 @@ step() {
   echo "${summary[-1]}"
 }
 
+# What the emulated device has shown before (csrc/tests/cuda/emulation.h says what it cannot), from
+# its last run in a checkout: cmake --preset release, build and ctest in csrc.
+echo "=== shown without a GPU, by the native tests on an emulated device"
+if ls build/native-release/test_emulation >/dev/null 2>&1; then
+  for test in build/native-release/test_*; do
+    timeout 60 "$test" | grep -E 'emulated device|planted|beyond 2\^31|FAILED' | sed "s|^|$(basename "$test"): |"
+  done
+else
+  echo "not built here; in a checkout: (cd csrc && cmake --preset release -DXAIFAST_CUDA=OFF &&" \
+    "cmake --build --preset release)"
+fi
+
 nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv >"$out/gpu.csv"
 step build 120 pip install --no-build-isolation --no-deps -e .
 step facts 15 python -m xaifast

@@ -2,14 +2,11 @@
 // are T, in registers Compute<T>. W = 1 is the plain scalar; 16 bytes are the widest load of a GPU.
 #pragma once
 
-#ifdef __CUDACC__
-#include <cuda_bf16.h>
-#include <cuda_fp16.h>
-#endif
-
 #include <cstdint>
 
 #include "common/floats.h"
+#include "common/numbers.h"
+#include "common/ptx.h"
 #include "common/stabilizer.h"
 
 // XAI_UNROLL(n) before a loop unrolls it n times on the device. XAI_NO_UNROLL is for loops over
@@ -34,46 +31,6 @@ template <class T, int W>
 struct alignas(sizeof(T) * W) Pack {
   T v[W];
 };
-
-// Widening is exact, narrowing rounds to nearest even.
-template <class T>
-XAI_HOST_DEVICE inline Compute<T> widen(T x) {
-  return static_cast<Compute<T>>(x);
-}
-template <class T>
-XAI_HOST_DEVICE inline T narrow(Compute<T> x) {
-  return static_cast<T>(x);
-}
-
-#ifdef __CUDACC__
-// By name: PyTorch's flags take the conversion operators of CUDA's 16-bit types away.
-template <>
-__host__ __device__ inline float widen<__nv_bfloat16>(__nv_bfloat16 x) {
-  return __bfloat162float(x);
-}
-template <>
-__host__ __device__ inline float widen<__half>(__half x) {
-  return __half2float(x);
-}
-template <>
-__host__ __device__ inline __nv_bfloat16 narrow<__nv_bfloat16>(float x) {
-  return __float2bfloat16(x);
-}
-template <>
-__host__ __device__ inline __half narrow<__half>(float x) {
-  return __float2half(x);
-}
-
-// One store instruction: nvcc splits the plain assignment of a pack into its numbers.
-__device__ inline void store_16_bytes(void* p, const void* pack) {
-  uint4 v;
-  memcpy(&v, pack, sizeof(v));
-  asm volatile("st.global.v4.u32 [%0], {%1, %2, %3, %4};"
-               :
-               : "l"(__cvta_generic_to_global(p)), "r"(v.x), "r"(v.y), "r"(v.z), "r"(v.w)
-               : "memory");
-}
-#endif
 
 // p must be aligned to W numbers.
 template <int W, class T>

@@ -1,5 +1,6 @@
 // The recurrent ops on a CUDA stream: one launch for all steps. The launchers return the error of
-// the launch. Letters and shapes: cell.h; a_, z_, h_ ... hold all steps, [T, N, ...].
+// the launch; an empty layer launches nothing. Letters and shapes: cell.h; a_, z_, h_ ... hold all
+// steps, [T, N, ...].
 #pragma once
 
 #include <cuda_runtime.h>

@@ -138,6 +138,7 @@ cudaError_t launch_relprop(const T* z, const T* h, const T* c, const T* w, const
 template <class T>
 cudaError_t recurrent_states_cuda(const T* a, const T* w_t, const T* b, T* z, T* h, T* c,
                                   SequenceShape shape, cudaStream_t stream) {
+  if (shape.N * shape.H == 0) return cudaSuccess;
   run_states<<<blocks_for(shape.N), threads_for(shape.H), shape.H * sizeof(T), stream>>>(
       a, w_t, b, z, h, c, shape);
   return cudaGetLastError();
@@ -147,6 +148,7 @@ template <class T>
 cudaError_t recurrent_relprop_cuda(const T* z, const T* h, const T* c, const T* w, const T* b,
                                    const T* R, T* R_h, T* R_c, T* s, SequenceShape shape,
                                    GateRule rule, double eps, cudaStream_t stream) {
+  if (shape.targets * shape.N * shape.H == 0) return cudaSuccess;
   switch (rule) {
     case GateRule::kAll:
       return launch_relprop<GateRule::kAll>(z, h, c, w, b, R, R_h, R_c, s, shape, eps, stream);

@@ -1,7 +1,8 @@
-// What the native tests share. They need no framework and no PyTorch. Each CPU kernel, and each
-// CUDA kernel's element played on the host as a grid would run it (common/grid.h), meets a naive
-// loop in float64. Sizes are odd or zero, outputs start as NaN, inputs are small multiples of 1/4,
-// so that sums are exact in every number type and ties are frequent.
+// What the native tests share. They need no framework and no PyTorch. Each CPU kernel, each CUDA
+// kernel's element played on the host as a grid would run it (common/grid.h), and each CUDA kernel
+// on an emulated device (cuda/device.h) meets a naive loop in float64. Sizes are odd or zero,
+// outputs start as NaN, inputs are small multiples of 1/4, so that sums are exact in every number
+// type and ties are frequent.
 #pragma once
 
 #include <algorithm>
@@ -16,6 +17,7 @@
 #include "common/floats.h"
 #include "common/grid.h"
 #include "common/pack.h"
+#include "tests/cuda/device.h"
 
 namespace xaifast {
 
@@ -137,8 +139,9 @@ void play_packs(const Element& element, Play grid) {
   }
 }
 
-// Prints the count, and gives main its result.
+// Prints the counts, and gives main its result.
 inline int report() {
+  report_device();
   std::printf("%d checks, %d failed\n", checks, failures);
   return failures == 0 ? 0 : 1;
 }

@@ -1,7 +1,6 @@
 // Blocks of tile.h and pixels.h played in turns on the host: each step is taken by all threads one
 // after the other. Copies to shared memory land only when they are waited for, as late as CUDA may
-// let them, and a tensor core is a loop over the fragments of the lanes of a warp, as PTX lays them
-// out.
+// let them, and a tensor core is the loop of common/ptx.h.
 #pragma once
 
 #include <cstring>
@@ -57,7 +56,7 @@ class PlayedTile : public PlayedBlock<TileRegisters<K>> {
   }
 
   void multiply(int u, int v, int q) {
-    for (int warp = 0; warp < K::kThreads / 32; ++warp) {
+    for (std::size_t warp = 0; warp < K::kThreads / 32; ++warp) {
       for (int i = 0; i < 4; ++i) {
         for (int j = 0; j < 4; ++j) multiply_warp(warp, i, j, u, v, q);
       }
@@ -65,32 +64,20 @@ class PlayedTile : public PlayedBlock<TileRegisters<K>> {
   }
 
  private:
-  TileRegisters<K>& lane(int warp, int lane) {
-    return this->registers_[static_cast<std::size_t>(warp * 32 + lane)];
-  }
-
-  // Word k of a row of a, or of a column of b: 8 words make the depth.
-  Word a(int warp, int i, int u, int row, int k) {
-    return lane(warp, row % 8 * 4 + k % 4).a[u][i][row / 8 + k / 4 * 2];
-  }
-  Word b(int warp, int j, int v, int column, int k) {
-    return lane(warp, column * 4 + k % 4).b[v][j][k / 4];
-  }
-
-  void multiply_warp(int warp, int i, int j, int u, int v, int q) {
-    for (int row = 0; row < 16; ++row) {
-      for (int column = 0; column < 8; ++column) {
-        float sum = 0;
-        for (int k = 0; k < 8; ++k) {
-          const Numbers<T> x(a(warp, i, u, row, k)), w(b(warp, j, v, column, k));
-          for (int e = 0; e < kPerWord<T>; ++e) {
-            sum += static_cast<float>(x.v[e]) * static_cast<float>(w.v[e]);
-          }
-        }
-        // Register (row / 8) 2 + column % 2 of the result of lane row % 8 * 4 + column / 2.
-        lane(warp, row % 8 * 4 + column / 2).sums[q][2 * i + row / 8][2 * j + column % 2] += sum;
+  void multiply_warp(std::size_t warp, int i, int j, int u, int v, int q) {
+    MmaLane brought[32];
+    const MmaLane* lanes[32];
+    for (std::size_t lane = 0; lane < 32; ++lane) {
+      auto& r = this->registers_[warp * 32 + lane];
+      MmaLane& x = brought[lane];
+      for (int e = 0; e < 4; ++e) {
+        x.c[e] = &r.sums[q][2 * i + e / 2][2 * j + e % 2];
+        x.a[e] = r.a[u][i][e];
       }
+      for (int e = 0; e < 2; ++e) x.b[e] = r.b[v][j][e];
+      lanes[lane] = &x;
     }
+    mma_m16n8_meaning<T>(lanes);
   }
 
   std::deque<std::vector<std::function<void()>>> batches_;

@@ -3,6 +3,7 @@
 #include <set>
 
 #include "fingerprint/fingerprint.h"
+#include "fingerprint/kernels_cuda.h"
 #include "fingerprint/lane.h"
 #include "tests/checks.h"
 
@@ -70,6 +71,32 @@ void test_formula() {
   }
 }
 
+// More tensors than one launch takes, of which some are empty, on the emulated device.
+void test_device() {
+  if constexpr (kEmulated) {
+    std::vector<Memory> memory;
+    std::vector<Bytes> tensors;
+    std::vector<std::uint64_t> hash, want;
+    std::vector<emulation::Buffer> buffers;
+    for (int64_t i = 0; i < 131; ++i) {
+      const int64_t n = i == 1 ? 3 * kHashChunk + 515 : i == 2 ? kHashChunk : i * 7 % 40;
+      memory.push_back(random_bytes(n, static_cast<unsigned>(i + 1)));
+    }
+    for (const Memory& x : memory) {
+      tensors.push_back({x.data(), static_cast<int64_t>(x.size())});
+      hash.push_back(tensors.size());
+      want.push_back(tensors.size() + by_chunks(tensors.back()));
+      buffers.push_back(reads(x));
+    }
+    buffers.push_back(updates(hash));
+    on_device("fingerprint", buffers, [&] {
+      return fingerprint_cuda(tensors.data(), static_cast<int64_t>(tensors.size()), hash.data(),
+                              nullptr);
+    });
+    check(hash == want, "fingerprint on the device");
+  }
+}
+
 // All changes give hashes that differ from each other and from what was there before.
 void test_changes() {
   for (const bool same : {false, true}) {  // numbers of any kind, or equal ones
@@ -114,5 +141,6 @@ int main() {
   using namespace xaifast;
   test_formula();
   test_changes();
+  test_device();
   return report();
 }

@@ -9,6 +9,7 @@
 
 #include "relevance/divide.h"
 #include "relevance/divide_element.h"
+#include "relevance/kernels_cuda.h"
 #include "relevance/pooling.h"
 #include "relevance/pooling_element.h"
 #include "relevance/product.h"
@@ -119,6 +120,18 @@ void test_divide_shape(DivideShape p, bool with_bias, double eps) {
     play_packs<T>(DivideElement<T>{s.data(), z.data(), b, s.data(), p, e}, grid);
     expect(what + " element over R", s, want);
   }
+  if constexpr (kEmulated) {
+    s = poison<T>(p.targets * n);
+    on_device(what, {reads(R), reads(z), reads(biases), writes(s)}, [&] {
+      return stabilized_divide_cuda<T>(R.data(), z.data(), b, s.data(), p, eps, nullptr);
+    });
+    expect(what + " on the device", s, want);
+    s = R;
+    on_device(what, {updates(s), reads(z), reads(biases)}, [&] {
+      return stabilized_divide_cuda<T>(s.data(), z.data(), b, s.data(), p, eps, nullptr);
+    });
+    expect(what + " on the device over R", s, want);
+  }
   s = R;
   stabilized_divide(s.data(), z.data(), b, s.data(), p, eps, 0, p.rows);
   expect(what + " over R", s, want);
@@ -146,6 +159,15 @@ void test_divide() {
   const DivideShape p{1, 17, 1, 1, false};
   const DivideElement<T> element{R.data() + 1, z.data() + 1, nullptr, s.data(), p, 0};
   check(!element.packs(), label<T>("stabilized_divide", {}) + ": packs of unaligned pointers");
+  if constexpr (kEmulated) {
+    const auto what = label<T>("stabilized_divide", {}) + " of unaligned pointers";
+    on_device(what, {reads(R), reads(z), writes(s)}, [&] {
+      return stabilized_divide_cuda<T>(R.data() + 1, z.data() + 1, nullptr, s.data(), p, 0,
+                                       nullptr);
+    });
+    expect(what, s,
+           naive_divide<T>({R.begin() + 1, R.end()}, {z.begin() + 1, z.end()}, nullptr, p, 0));
+  }
   auto packs = poison<T>(16);
   const DivideShape last{1, 2, 8, 8, true};  // a bias that no pack may start at
   for (const int64_t shift : {0, 1}) {
@@ -155,6 +177,13 @@ void test_divide() {
     play_packs<T>(biased, kPlays[0]);
     const Doubles want = naive_divide<T>(z, z, b, last, 0);
     expect(label<T>("stabilized_divide", {shift}) + " biased", packs, want);
+    if constexpr (kEmulated) {
+      const auto what = label<T>("stabilized_divide", {shift}) + " biased, on the device";
+      on_device(what, {reads(z), reads(R), writes(packs)}, [&] {
+        return stabilized_divide_cuda<T>(z.data(), z.data(), b, packs.data(), last, 0, nullptr);
+      });
+      expect(what, packs, want);
+    }
   }
 }
 
@@ -183,6 +212,12 @@ void test_multiply_shape(PartsShape p) {
     R = poison<T>(p.targets * n);
     play_packs<T>(MultiplyElement<T>{u.data(), c.data(), R.data(), p}, grid);
     expect(what + " element", R, want);
+  }
+  if constexpr (kEmulated) {
+    R = poison<T>(p.targets * n);
+    on_device(what, {reads(u), reads(c), writes(R)},
+              [&] { return multiply_parts_cuda<T>(u.data(), c.data(), R.data(), p, nullptr); });
+    expect(what + " on the device", R, want);
   }
   if (p.parts != 1) return;
   R = c;
@@ -213,6 +248,12 @@ void test_split_shape(int64_t outer, int64_t inner) {
     u = poison<T>(2 * outer * inner);
     play_packs<T>(SplitElement<T>{a.data(), u.data(), outer, inner}, grid);
     expect(what + " element", u, want, 0);
+  }
+  if constexpr (kEmulated) {
+    u = poison<T>(2 * outer * inner);
+    on_device(what, {reads(a), writes(u)},
+              [&] { return split_signs_cuda<T>(a.data(), u.data(), outer, inner, nullptr); });
+    expect(what + " on the device", u, want, 0);
   }
 }
 
@@ -272,6 +313,18 @@ void test_sum_shape(SumShape p) {
     Ry = R;
     play_packs<T>(sum_element(x, y, Ry.data(), Rx.data(), Ry.data(), p), grid);
     expect_sum(what + " element over R", x, y, R, Rx, Ry, p);
+  }
+  if constexpr (kEmulated) {
+    Rx = Ry = poison<T>(p.targets * p.n);
+    on_device(what, {reads(x), reads(y), reads(R), writes(Rx), writes(Ry)}, [&] {
+      return add_split_cuda<T>(x.data(), y.data(), R.data(), Rx.data(), Ry.data(), p, nullptr);
+    });
+    expect_sum(what + " on the device", x, y, R, Rx, Ry, p);
+    Ry = R;
+    on_device(what, {reads(x), reads(y), writes(Rx), updates(Ry)}, [&] {
+      return add_split_cuda<T>(x.data(), y.data(), Ry.data(), Rx.data(), Ry.data(), p, nullptr);
+    });
+    expect_sum(what + " on the device over R", x, y, R, Rx, Ry, p);
   }
 }
 
@@ -399,6 +452,13 @@ void test_pool_rule(const PoolShape& p, bool with_nan) {
   check(fits_32_bits(p), what + ": fits_32_bits");
   play_pool<T, kRule, std::int32_t>(what + " element, 32 bits", a, R, p, eps, want);
   play_pool<T, kRule, std::int64_t>(what + " element, 64 bits", a, R, p, eps, want);
+  if constexpr (kEmulated) {
+    r = poison<T>(static_cast<int64_t>(want.size()));
+    on_device(what, {reads(a), reads(R), writes(r)}, [&] {
+      return pool_redistribute_cuda<T>(a.data(), R.data(), r.data(), p, kRule, eps, nullptr);
+    });
+    expect(what + " on the device", r, want);
+  }
 }
 
 // targets, outer, inner, in, out, kernel, stride, padding, dilation.
@@ -421,6 +481,41 @@ const PoolShape kPools[] = {
     {2, 2, 3, {1, 4, 4}, {1, 0, 2}, {1, 5, 2}, {1, 2, 2}, {0, 0, 0}, {1, 1, 1}},   // no window
 };
 
+// More than 2^31 inputs, of which some blocks are run: windows of 2 x 2 that do not overlap.
+template <class T, PoolRule kRule>
+void test_vast_pool() {
+  if constexpr (kEmulated) {
+    PoolShape p = kPools[0];
+    p.outer = (int64_t{1} << 26) + 3;
+    const double eps = 0.25;
+    const auto number = [](int64_t i) {
+      return static_cast<T>(static_cast<float>(i * 7 % 17 - 5 + i / 1000003 % 3) / 4);
+    };
+    Vast<T> a(p.outer * 36), R(p.outer * 9), r(p.outer * 36);
+    const auto what = label<T>("pool", {p.outer, kRule == PoolRule::kWinnerTakeAll});
+    check(!fits_32_bits(p), what + ": fits_32_bits");
+    const auto good = [&](int64_t i, T got) {
+      const int64_t outer = i / 36, y = i / 6 % 6, x = i % 6, o[3] = {0, y / 2, x / 2};
+      const double Rk = value(number(outer * 9 + o[1] * 3 + o[2]));
+      double z = 0;
+      int64_t best = -1;
+      for (const auto j : naive_window(p, outer, 0, o)) {
+        const double aj = value(number(j));
+        z += aj;
+        if (best < 0 || aj > value(number(best))) best = j;
+      }
+      const double want = kRule == PoolRule::kWinnerTakeAll
+                              ? (i == best ? Rk : 0)
+                              : value(number(i)) * naive_quotient(Rk, z, eps);
+      return near(value(got), want, 2 * tolerance<T>());
+    };
+    on_some_blocks(what, {a.reads(number), R.reads(number), r.writes(what, good)}, [&] {
+      return pool_redistribute_cuda<T>(a.data(), R.data(), r.data(), p, kRule, eps, nullptr);
+    });
+    check(r.seen() > 0, what + ": nothing beyond 2^31");
+  }
+}
+
 template <class T>
 void test_pooling() {
   for (const auto& p : kPools) {
@@ -429,6 +524,8 @@ void test_pooling() {
     test_pool_rule<T, PoolRule::kProportional>(p, false);
     test_pool_rule<T, PoolRule::kProportional>(p, true);
   }
+  test_vast_pool<T, PoolRule::kWinnerTakeAll>();
+  test_vast_pool<T, PoolRule::kProportional>();
 }
 
 void test_fits_32_bits() {

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "lstm_path/activations.h"
+#include "lstm_path/kernels_cuda.h"
 #include "lstm_path/lstm_path.h"
 #include "lstm_path/lstm_path_steps.h"
 #include "tests/checks.h"
@@ -245,9 +246,96 @@ void test_block(const LstmShape& p) {
   check(std::isnan(got.S[0]) && std::isnan(got.slope[0]), what + " no such step");
 }
 
+// ---- the CUDA kernel --------------------------------------------------------------------------
+
+// Samples [1, 3) of a batch of three, each path in two parts, against the CPU's kernel sample by
+// sample. Sample n has the numbers of sample 0, shifted by n.
+template <class T>
+void test_batch(const LstmShape& shape, int64_t segment, bool one_start) {
+  constexpr int64_t kSamples = 3, kFirst = 1, kCount = 2, kParts = 2;
+  LstmShape p = shape;
+  p.segment = segment;
+  const int64_t M = p.targets, K = p.nodes, H = p.hidden, rows = p.steps * p.gates();
+  std::vector<Sample<T>> samples;
+  std::vector<T> start, change, seed_h(size(M * kSamples * H)), seed_c(seed_h);
+  Doubles alpha, weight(size(M * kSamples * K));
+  std::vector<int64_t> step(size(M * kSamples));
+  for (int64_t n = 0; n < kSamples; ++n) {
+    Sample<T> s(shape);
+    for (auto& x : s.change) x += static_cast<T>(n) / 8;
+    for (auto& x : s.seed_h) x -= static_cast<T>(n) / 4;
+    for (auto& x : s.start) x += one_start ? T(0) : static_cast<T>(n) / 16;
+    for (auto& k : s.step) k = (k + n) % p.steps;
+    if (n == 0 || !one_start) start.insert(start.end(), s.start.begin(), s.start.end());
+    change.insert(change.end(), s.change.begin(), s.change.end());
+    alpha.insert(alpha.end(), s.alpha.begin(), s.alpha.end());
+    for (int64_t m = 0; m < M; ++m) {  // [M, N, ...]
+      const int64_t at = m * kSamples + n;
+      std::copy_n(s.seed_h.begin() + m * H, H, seed_h.begin() + at * H);
+      std::copy_n(s.seed_c.begin() + m * H, H, seed_c.begin() + at * H);
+      std::copy_n(s.weight.begin() + m * K, K, weight.begin() + at * K);
+      step[size(at)] = s.step[size(m)];
+    }
+    samples.push_back(std::move(s));
+  }
+  const Sample<T>& s0 = samples[0];
+  const LstmPath<T> path{start.data(), change.data(), s0.w.data(),   s0.w_t.data(),
+                         alpha.data(), weight.data(), seed_h.data(), seed_c.data(),
+                         step.data(),  kSamples * K,  kSamples * H,  kSamples};
+  const LstmBatch<T> batch{path, p, one_start, kParts, kCudaLanes};
+  const int64_t items = kCount * kParts;
+  auto work = poison<T>(items * lstm_path_work(p, kCudaLanes));
+  auto slopes = poison<double>(items * M * kCudaUnits * kCudaLanes);
+  Doubles sums(size(items * M * rows), 0.0);
+  auto S = poison<double>(M * kSamples * K), slope = S;
+  const auto what =
+      label<T>("lstm_path", {p.steps, H, M, K, segment, one_start}) + " on the device";
+  on_device(what,
+            {reads(start), reads(change), reads(s0.w), reads(s0.w_t), reads(alpha), reads(weight),
+             reads(seed_h), reads(seed_c), reads(step), writes(work), writes(slopes), updates(sums),
+             writes(S), writes(slope)},
+            [&] {
+              return lstm_path_cuda<T>(batch, kFirst, kCount, work.data(), slopes.data(),
+                                       sums.data(), S.data(), slope.data(), nullptr);
+            });
+  const double allowed = std::is_same_v<T, double> ? 1e-13 : 1e-5;
+  for (int64_t i = 0; i < kCount; ++i) {
+    const int64_t n = kFirst + i;
+    const Result want = run(samples[size(n)], p.steps);
+    Doubles total(want.total.size(), 0.0), S_n, slope_n;
+    for (int64_t part = 0; part < kParts; ++part) {
+      for (std::size_t e = 0; e < total.size(); ++e) {
+        total[e] += sums[size((i * kParts + part) * M * rows) + e];
+      }
+    }
+    for (int64_t m = 0; m < M; ++m) {
+      const auto at = size((m * kSamples + n) * K);
+      S_n.insert(S_n.end(), S.begin() + at, S.begin() + at + K);
+      slope_n.insert(slope_n.end(), slope.begin() + at, slope.begin() + at + K);
+    }
+    expect(what + " S", S_n, want.S, allowed);
+    expect(what + " slope", slope_n, want.slope, allowed);
+    expect(what + " total", total, want.total, allowed);
+  }
+}
+
+template <class T>
+void test_device() {
+  if constexpr (kEmulated) {
+    for (const auto& p : {LstmShape{6, 3, 3, 5, 6}, LstmShape{1, 1, 1, 1, 1},
+                          LstmShape{4, 9, 2, 70, 4}, LstmShape{7, 8, 1, 33, 7}}) {
+      for (const bool one_start : {false, true}) {
+        test_batch<T>(p, p.steps, one_start);
+        test_batch<T>(p, (p.steps + 1) / 2, one_start);
+      }
+    }
+  }
+}
+
 template <class T>
 void test_all() {
   test_activations<T>();
+  test_device<T>();
   for (const auto& p : {LstmShape{6, 3, 3, 5, 6}, LstmShape{1, 1, 1, 1, 1},
                         LstmShape{4, 5, 2, 40, 4}, LstmShape{7, 4, 1, 2, 7}}) {
     test_path<T>(p);

@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "regression/kernels_cuda.h"
 #include "regression/lasso.h"
 #include "regression/lasso_steps.h"
 #include "regression/least_squares.h"
@@ -289,10 +290,70 @@ Doubles solve_as_block(const Problem<T>& q, Workers w) {
   return result;
 }
 
+// Two problems on the emulated device, the second with half of y, whose results are halves: with a
+// design each, or with one for both.
+template <class T>
+struct TwoProblems {
+  bool shared;
+  std::vector<T> X, weight, y;
+  int64_t designs;
+
+  TwoProblems(const Problem<T>& q, bool shared)
+      : shared(shared), X(q.X), weight(q.weight), y(q.y), designs(shared ? 1 : 2) {
+    if (!shared) {
+      X.insert(X.end(), q.X.begin(), q.X.end());
+      weight.insert(weight.end(), q.weight.begin(), q.weight.end());
+    }
+    for (const T v : q.y) y.push_back(v / 2);
+  }
+  DesignInputs<T> inputs(const DesignShape& p) const {
+    return {X.data(), weight.data(), shared ? 0 : p.S * p.M, shared ? 0 : p.S};
+  }
+};
+
+template <class T>
+void expect_two(const std::string& what, const DesignShape& p, const Doubles& coef,
+                const Doubles& intercept, const Doubles& want, double allowed) {
+  for (int64_t i = 0; i < 2; ++i) {
+    Doubles got(coef.begin() + i * p.M, coef.begin() + (i + 1) * p.M);
+    got.push_back(intercept[size(i)]);
+    for (auto& c : got) c *= static_cast<double>(i + 1);
+    expect(what, got, want, allowed);
+  }
+}
+
+template <class T>
+void solve_on_device(const Problem<T>& q, bool shared, const Doubles& want, double allowed) {
+  if constexpr (kEmulated) {
+    const auto& p = q.p;
+    const TwoProblems<T> two(q, shared);
+    const int64_t each = factors_size(p);
+    auto designs = poison<double>(two.designs * each), work = poison<double>(2 * solution_size(p));
+    auto coef = poison<double>(2 * p.M), intercept = poison<double>(2);
+    const auto what = q.what + (shared ? " shared" : "") + " on the device";
+    on_device(what,
+              {reads(two.X), reads(two.weight), reads(two.y), writes(designs), writes(work),
+               writes(coef), writes(intercept)},
+              [&] {
+                auto error =
+                    prepare_cuda<T>(two.inputs(p), p, designs.data(), each, two.designs, nullptr);
+                if (error == cudaSuccess) {
+                  error = factorize_cuda(p, designs.data(), two.designs, nullptr);
+                }
+                if (error != cudaSuccess) return error;
+                return solve_cuda<T>(designs.data(), shared ? 0 : each, two.y.data(), p,
+                                     work.data(), coef.data(), intercept.data(), 2, nullptr);
+              });
+    expect_two<T>(what, p, coef, intercept, want, allowed);
+  }
+}
+
 template <class T>
 void test_least_squares(const Problem<T>& q) {
   const Doubles want = naive_least_squares(q);
   constexpr double kAllowed = 1e-12;
+  solve_on_device(q, false, want, kAllowed);
+  solve_on_device(q, true, want, kAllowed);
   expect(q.what + " alone", solve_alone(q), want, kAllowed);
   expect(q.what + " crew", solve_as_crew(q), solve_alone(q), 0);
   if (!is_played<T>(q.p)) return;
@@ -384,6 +445,53 @@ void expect_minimum(const std::string& what, const Problem<T>& q, const LassoRul
   check(got.gap >= 0 && got.gap <= rule.tol, what + ": gap " + std::to_string(got.gap));
 }
 
+// The same two problems, with half of the penalty for the half of y: LassoRule::alpha is one for
+// all, so each is checked on its own.
+template <class T>
+void lasso_on_device(const std::string& what, const Problem<T>& q, const LassoRule& rule,
+                     bool shared) {
+  if constexpr (kEmulated) {
+    const auto& p = q.p;
+    const TwoProblems<T> two(q, shared);
+    const int64_t each = design_size(p), target = target_size(p), step = shared ? 0 : each;
+    auto designs = poison<double>(two.designs * each), targets = poison<double>(2 * target);
+    on_device(what,
+              {reads(two.X), reads(two.weight), reads(two.y), writes(designs), writes(targets)},
+              [&] {
+                const auto error =
+                    prepare_cuda<T>(two.inputs(p), p, designs.data(), each, two.designs, nullptr);
+                if (error != cudaSuccess) return error;
+                return prepare_target_cuda<T>(designs.data(), step, two.y.data(), p, targets.data(),
+                                              2, nullptr);
+              });
+    const int64_t M = p.M;
+    Doubles Q, b;
+    for (int64_t i = 0; i < 2; ++i) {
+      const auto Qq =
+          gram(designs.data() + i * step + columns_begin(p), targets.data() + i * target, p.S, M);
+      if (i == 0 || !shared) Q.insert(Q.end(), Qq.begin(), Qq.begin() + M * M);
+      b.insert(b.end(), Qq.begin() + M * M, Qq.end());
+    }
+    auto work = poison<double>(2 * descent_size(p)), coef = poison<double>(2 * M);
+    auto intercept = poison<double>(2), gap = poison<double>(2);
+    on_device(what,
+              {reads(designs), reads(targets), reads(Q), reads(b), writes(work), writes(coef),
+               writes(intercept), writes(gap)},
+              [&] {
+                return descend_cuda(designs.data(), step, targets.data(), Q.data(),
+                                    shared ? 0 : M * M, b.data(), p, rule, work.data(), coef.data(),
+                                    intercept.data(), gap.data(), 2, nullptr);
+              });
+    for (int64_t i = 0; i < 2; ++i) {
+      Problem<T> one = q;
+      one.y.assign(two.y.begin() + i * p.S, two.y.begin() + (i + 1) * p.S);
+      Lasso got{{coef.begin() + i * M, coef.begin() + (i + 1) * M}, gap[size(i)]};
+      got.result.push_back(intercept[size(i)]);
+      expect_minimum(what, one, rule, got);
+    }
+  }
+}
+
 template <class T>
 void test_lasso(const Problem<T>& q) {
   for (const double alpha : {0.01, 0.25, 1e3}) {
@@ -391,6 +499,8 @@ void test_lasso(const Problem<T>& q) {
     const auto what = q.what + " lasso " + std::to_string(alpha);
     const Lasso got = lasso_alone(q, rule);
     expect_minimum(what, q, rule, got);
+    lasso_on_device(what + " on the device", q, rule, false);
+    lasso_on_device(what + " shared, on the device", q, rule, true);
     if (!is_played<T>(q.p)) continue;
     for (const Workers w : kTeams)
       expect_minimum(what + " team", q, rule, lasso_as_block(q, rule, w));

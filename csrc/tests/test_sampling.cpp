@@ -9,6 +9,7 @@
 
 #include "sampling/accumulate.h"
 #include "sampling/accumulate_element.h"
+#include "sampling/kernels_cuda.h"
 #include "sampling/mask.h"
 #include "sampling/mask_element.h"
 #include "sampling/noise.h"
@@ -93,6 +94,14 @@ void test_path_shape(const BatchShape& p, bool relu) {
                   grid);
     expect(what + " element", out, want);
   }
+  if constexpr (kEmulated) {
+    out = poison<T>(n);
+    on_device(what, {reads(x), reads(b), reads(sample), reads(alpha), writes(out)}, [&] {
+      return path_points_cuda<T>(x.data(), b.data(), sample.data(), alpha.data(), out.data(), p,
+                                 relu, nullptr);
+    });
+    expect(what + " on the device", out, want);
+  }
 }
 
 template <class T>
@@ -124,6 +133,16 @@ void test_path_without_samples() {
     expect(label<T>("path_points without a sample", {}), out,
            {value(b[0]), nan, value(b[1]), nan, nan});
   }
+  if constexpr (kEmulated) {
+    auto out = poison<T>(5);
+    const auto what = label<T>("path_points without a sample", {});
+    on_device(what, {reads(x), reads(b), reads(kBadSamples), reads(alpha), writes(out)}, [&] {
+      return path_points_cuda<T>(x.data(), b.data(), kBadSamples.data(), alpha.data(), out.data(),
+                                 p, false, nullptr);
+    });
+    const double nan = std::nan("");
+    expect(what + " on the device", out, {value(b[0]), nan, value(b[1]), nan, nan});
+  }
 }
 
 // ---- accumulate_rows --------------------------------------------------------------------------
@@ -152,6 +171,14 @@ void test_accumulate_shape(const BatchShape& p) {
     play_packs<C>(element, {grid.threads, std::clamp<int64_t>(p.samples, 1, grid.rows)});
     expect(what + " element", total, want);
   }
+  if constexpr (kEmulated) {
+    total = start;
+    on_device(what, {reads(g), reads(sample), reads(weight), updates(total)}, [&] {
+      return accumulate_rows_cuda<G, C>(g.data(), sample.data(), weight.data(), total.data(), p,
+                                        nullptr);
+    });
+    expect(what + " on the device", total, want);
+  }
 }
 
 template <class G>
@@ -169,6 +196,16 @@ void test_accumulate() {
       kPlays[1]);
   expect(label<G>("accumulate_rows without a sample", {}), total,
          {1 + value(g[0]), 2 + value(g[2])});
+  if constexpr (kEmulated) {
+    total = {1, 2};
+    on_device("accumulate_rows without a sample",
+              {reads(g), reads(kBadSamples), reads(weight), updates(total)}, [&] {
+                return accumulate_rows_cuda<G, double>(g.data(), kBadSamples.data(), weight.data(),
+                                                       total.data(), {5, 2, 1, 1}, nullptr);
+              });
+    expect(label<G>("accumulate_rows without a sample, on the device", {}), total,
+           {1 + value(g[0]), 2 + value(g[2])});
+  }
 }
 
 // The order of the terms is that of the rows, on the CPU and in a grid, in one call or in two.
@@ -292,6 +329,14 @@ void test_noise_shape(const BatchShape& batch, int64_t channels) {
                   grid);
     expect(what + " element", out, want, 0);
   }
+  if constexpr (kEmulated) {
+    out = poison<T>(batch.rows * batch.size);
+    on_device(what, {reads(x), reads(sample), reads(draw), reads(std), writes(out)}, [&] {
+      return add_noise_cuda<T>(x.data(), sample.data(), draw.data(), std.data(), out.data(), p,
+                               nullptr);
+    });
+    expect(what + " on the device", out, want, 0);
+  }
 }
 
 template <class T>
@@ -313,6 +358,16 @@ void test_noise() {
       kPlays[1]);
   expect(label<T>("add_noise without a sample or draw", {}), out,
          {value(x[0]), nan, nan, nan, nan});
+  if constexpr (kEmulated) {
+    out = numbers<T>(5, 2);
+    on_device("add_noise without a sample or draw",
+              {reads(x), reads(kBadSamples), reads(draw), reads(std), writes(out)}, [&] {
+                return add_noise_cuda<T>(x.data(), kBadSamples.data(), draw.data(), std.data(),
+                                         out.data(), p, nullptr);
+              });
+    expect(label<T>("add_noise without a sample or draw, on the device", {}), out,
+           {value(x[0]), nan, nan, nan, nan});
+  }
 }
 
 // ---- windows ----------------------------------------------------------------------------------
@@ -398,6 +453,13 @@ void test_occlude_case(const WindowCase& c, int64_t samples, int64_t baselines, 
     play<1>(CoverElement<Word>{b.data(), out.data(), p}, grid);
     check(out == want, what + " element");
   }
+  if constexpr (kEmulated) {
+    std::fill(out.begin(), out.end(), Word(0));
+    on_device(what, {reads(x), reads(b), writes(out)}, [&] {
+      return occlude_windows_cuda<Word>(x.data(), b.data(), out.data(), p, nullptr);
+    });
+    check(out == want, what + " on the device");
+  }
 }
 
 // A sample without numbers has windows, but nothing is hidden and nothing scattered.
@@ -466,6 +528,12 @@ void test_scatter_case(const WindowCase& c, int64_t targets, bool average) {
   }
   if (c.windows.axes <= kFewAxes) play_scatter<T, kFewAxes>(what + " element", scores, p, want);
   play_scatter<T, kMaxAxes>(what + " element of many axes", scores, p, want);
+  if constexpr (kEmulated) {
+    auto out = poison<T>(targets * c.size);
+    on_device(what, {reads(scores), writes(out)},
+              [&] { return scatter_windows_cuda<T>(scores.data(), out.data(), p, nullptr); });
+    expect(what + " on the device", out, want);
+  }
 }
 
 template <class T>
@@ -601,6 +669,15 @@ void test_mask_case(const LabelCase& c, const BatchShape& batch, bool shared, in
                      grid);
     check(out == want, what + " element");
   }
+  if constexpr (kEmulated) {
+    std::fill(out.begin(), out.end(), Word(0));
+    on_device(what, {reads(x), reads(b), reads(labels), reads(on), reads(sample), writes(out)},
+              [&] {
+                return mask_segments_cuda<Word>(x.data(), b.data(), labels.data(), on.data(),
+                                                sample.data(), out.data(), p, nullptr);
+              });
+    check(out == want, what + " on the device");
+  }
 }
 
 template <class Word>
@@ -624,6 +701,16 @@ void test_mask() {
           kPlays[1]);
   const auto nan = static_cast<Word>(-1);
   check(out == std::vector<Word>{7, nan, 8, nan, nan}, "mask_segments without a sample");
+  if constexpr (kEmulated) {
+    std::fill(out.begin(), out.end(), Word(0));
+    on_device("mask_segments without a sample",
+              {reads(x), reads(b), reads(labels), reads(on), reads(kBadSamples), writes(out)}, [&] {
+                return mask_segments_cuda<Word>(x.data(), b.data(), labels.data(), on.data(),
+                                                kBadSamples.data(), out.data(), p, nullptr);
+              });
+    check(out == std::vector<Word>{7, nan, 8, nan, nan},
+          "mask_segments without a sample, on the device");
+  }
 }
 
 // What the CUDA glue makes of the labels of one row of [samples or 1, channels or 1, ...].
@@ -658,6 +745,14 @@ Doubles play_sums(const SegmentShape& p, const std::vector<T>& x, const Indices&
                                   rows_of_samples == 1 ? 0 : rows_of_channels,
                                   rows_of_channels == 1 ? 0 : 1};
   Doubles out;
+  if constexpr (kEmulated) {
+    out.resize(static_cast<std::size_t>(element.size()));
+    on_device("segment_sums", {reads(x), reads(order), reads(ends), writes(out)}, [&] {
+      return segment_sums_cuda<T>(x.data(), order.data(), ends.data(), out.data(), p,
+                                  element.row_sample_step, element.row_channel_step, nullptr);
+    });
+    return out;
+  }
   for (int64_t o = 0; o < element.size(); ++o) {
     double sum = 0;
     for (int lane = 0; lane < kSegmentLanes; ++lane) sum += element.partial(o, lane);

@@ -2,6 +2,7 @@
 #include "tests/checks.h"
 #include "windows/boxes.h"
 #include "windows/boxes_element.h"
+#include "windows/kernels_cuda.h"
 
 namespace xaifast {
 namespace {
@@ -68,6 +69,14 @@ void test_shape(const BoxShape& s, bool changes) {
         x.data(), own, origin.data(), start.data(), out.data(), s, static_cast<Compute<T>>(fill)};
     if (count > 0) play_packs<T>(element, grid);
     expect(name + " on a grid", out, want, 0);
+  }
+  if constexpr (kEmulated) {
+    out = poison<T>(count);
+    on_device(name, {reads(x), reads(box), reads(origin), reads(start), writes(out)}, [&] {
+      return cut_boxes_cuda<T>(x.data(), own, origin.data(), start.data(), out.data(), s, fill,
+                               nullptr);
+    });
+    expect(name + " on the device", out, want, 0);
   }
 }
 

@@ -9,6 +9,7 @@
 
 #include "tests/checks.h"
 #include "tests/played_tile.h"
+#include "zplus/kernels_cuda.h"
 #include "zplus/naive_element.h"
 
 namespace xaifast {
@@ -32,6 +33,8 @@ constexpr Geometry kGeometries[] = {
     {1, 1, 40, 72, {5, 4}, {2, 2}, {3, 3}, {0, 0}, {1, 1}},
     {3, 1, 72, 24, {9, 8}, {1, 1}, {2, 1}, {0, 0}, {1, 1}},
     {0, 1, 2, 3, {4, 4}, {3, 3}, {1, 1}, {1, 1}, {1, 1}},
+    {2, 1, 4, 3, {2, 4}, {5, 3}, {1, 1}, {0, 1}, {1, 1}},  // no output
+    {2, 1, 4, 0, {5, 4}, {3, 3}, {1, 2}, {0, 1}, {1, 1}},  // no output channel
 };
 
 ConvShape shape_of(const Geometry& g, ConvRule rule, bool nonnegative, int64_t targets) {
@@ -49,8 +52,8 @@ ConvShape shape_of(const Geometry& g, ConvRule rule, bool nonnegative, int64_t t
     p.stride[d] = g.stride[d];
     p.padding[d] = g.padding[d];
     p.dilation[d] = g.dilation[d];
-    p.out[d] =
-        (g.in[d] + 2 * g.padding[d] - g.dilation[d] * (g.kernel[d] - 1) - 1) / g.stride[d] + 1;
+    const int64_t span = g.in[d] + 2 * g.padding[d] - g.dilation[d] * (g.kernel[d] - 1) - 1;
+    p.out[d] = span < 0 ? 0 : span / g.stride[d] + 1;
   }
   for (int c = 0; c < kPixelChannels; ++c) {
     p.low[c] = -2.5 - c;
@@ -173,6 +176,23 @@ std::string name_of(const char* kernel, const ConvShape& p, std::size_t geometry
          std::to_string(p.targets);
 }
 
+// One launcher of kernels_cuda.h on the emulated device, against the same loops.
+template <class T, class F>
+void test_on_device(const char* kernel, const ConvShape& p, std::size_t geometry, double rounding,
+                    const F& launch) {
+  if constexpr (kEmulated) {
+    Memory<T> m(p, p.targets != 1);
+    Doubles r;
+    const Doubles s = naive_conv(p, m, r);
+    const auto what = name_of<T>(kernel, p, geometry);
+    on_device(
+        what,
+        {reads(m.a), reads(m.R), reads(m.w), reads(m.w_t), reads(m.b), writes(m.s), writes(m.r)},
+        [&] { return launch(p, m.tensors(), kEps, nullptr); });
+    expect_both(what + " on the device", m, s, r, rounding);
+  }
+}
+
 bool takes_pixels(const Geometry& g) { return g.groups == 1 && g.channels <= kPixelChannels; }
 
 template <class T>
@@ -188,6 +208,7 @@ void test_naive() {
         play<1>(NaiveDivide<T>{p, m.tensors(), kEps}, {7, 1});
         play<1>(NaiveMultiply<T>{p, m.tensors()}, {5, 1});
         expect_both(name_of<T>("naive", p, i), m, s, r);
+        test_on_device<T>("naive", p, i, 1, [](auto... x) { return conv_naive_cuda<T>(x...); });
       }
     }
   }
@@ -198,6 +219,13 @@ void test_tile(const ConvShape& p, std::size_t geometry, double rounding) {
   Memory<T> m(p, p.targets != 1);
   Doubles r;
   const Doubles s = naive_conv(p, m, r);
+  test_on_device<T>(kTensorCores ? "tensor cores" : "tiles", p, geometry, rounding, [](auto... x) {
+    if constexpr (kTensorCores) {
+      return conv_tensor_cores_cuda<T>(x...);
+    } else {
+      return conv_tiles_cuda(x...);
+    }
+  });
   if (p.empty()) return;
   play_tiles<TileTraits<T, kTensorCores, false, kTerms>>(p, m.tensors(), kEps);
   play_tiles<TileTraits<T, kTensorCores, true, kTerms>>(p, m.tensors(), kEps);
@@ -230,6 +258,20 @@ void test_unaligned(double rounding) {
     play_tiles<K>(p, x, kEps);
     play_tiles<Back>(p, x, kEps);
     expect_both(name_of<T>("unaligned tiles", p, 5), m, s, r, rounding);
+    if constexpr (kEmulated) {
+      const auto what = name_of<T>("unaligned tiles on the device", p, 5);
+      on_device(what,
+                {reads(m.a), reads(m.R), reads(m.w), reads(m.w_t), reads(m.b), reads(other),
+                 writes(m.s), writes(m.r)},
+                [&] {
+                  if constexpr (kTensorCores) {
+                    return conv_tensor_cores_cuda<T>(p, x, kEps, nullptr);
+                  } else {
+                    return conv_tiles_cuda(p, x, kEps, nullptr);
+                  }
+                });
+      expect_both(what, m, s, r, rounding);
+    }
   }
 }
 
@@ -246,6 +288,13 @@ void test_unaligned_pixels() {
     if (!aligned) x.R = other.data() + 1;
     play_pixels<T>(p, x, kEps);
     expect_both(name_of<T>("pixels", p, aligned ? 0 : 1), m, s, r);
+    if constexpr (kEmulated) {
+      on_device("pixels",
+                {reads(m.a), reads(m.R), reads(m.w), reads(m.w_t), reads(m.b), reads(other),
+                 writes(m.s), writes(m.r)},
+                [&] { return conv_pixels_cuda<T>(p, x, kEps, nullptr); });
+      expect_both(name_of<T>("pixels on the device", p, aligned ? 0 : 1), m, s, r);
+    }
   }
 }
 
@@ -285,6 +334,8 @@ constexpr Geometry kPixels[] = {
     {1, 1, 3, 5, {17, 18}, {7, 7}, {2, 2}, {3, 3}, {1, 1}},
     {1, 1, 4, 16, {12, 35}, {3, 2}, {4, 3}, {0, 2}, {2, 3}},
     {0, 1, 3, 4, {8, 8}, {3, 3}, {1, 1}, {1, 1}, {1, 1}},
+    {2, 1, 3, 4, {2, 8}, {5, 3}, {1, 1}, {1, 1}, {1, 1}},  // no output
+    {2, 1, 3, 0, {9, 8}, {3, 3}, {1, 1}, {1, 1}, {1, 1}},  // no output channel
 };
 
 template <class T>
@@ -298,6 +349,7 @@ void test_pixels() {
         const Doubles s = naive_conv(p, m, r);
         if (!p.empty()) play_pixels<T>(p, m.tensors(), kEps);
         expect_both(name_of<T>("pixels", p, i), m, s, r);
+        test_on_device<T>("pixels", p, i, 1, [](auto... x) { return conv_pixels_cuda<T>(x...); });
         check(pixels_fit(p), "pixels_fit " + std::to_string(i));
       }
     }
@@ -313,6 +365,18 @@ void test_pixels_fit() {
   check(!pixels_fit(shape_of(g, ConvRule::kBox, false, 1)), "pixels_fit with much around");
   g.channels = 5;
   check(!pixels_fit(shape_of(g, ConvRule::kBox, false, 1)), "pixels_fit five channels");
+}
+
+// What would be more blocks along y or z than CUDA allows is refused before a launch.
+void test_fits_tiles() {
+  Geometry g{1, 16383, 1, 1, {4, 4}, {1, 1}, {2, 2}, {0, 0}, {1, 1}};
+  check(fits_tiles(shape_of(g, ConvRule::kAll, false, 1)), "fits_tiles: groups");
+  g.groups = 16384;
+  check(!fits_tiles(shape_of(g, ConvRule::kAll, false, 1)), "fits_tiles: too many groups");
+  g = {1, 1, 1, 65535 * 64, {4, 4}, {1, 1}, {1, 1}, {0, 0}, {1, 1}};
+  check(fits_tiles(shape_of(g, ConvRule::kAll, false, 1)), "fits_tiles: units");
+  ++g.units;
+  check(!fits_tiles(shape_of(g, ConvRule::kAll, false, 1)), "fits_tiles: too many units");
 }
 
 void test_words() {
@@ -332,6 +396,7 @@ void test_words() {
 int main() {
   using namespace xaifast;
   test_words();
+  test_fits_tiles();
   test_naive<float>();
   test_naive<double>();
   test_naive<BFloat16>();
@@ -339,6 +404,7 @@ int main() {
   test_pixels_fit();
   test_pixels<float>();
   test_pixels<BFloat16>();
+  test_pixels<Float16>();
   test_tiles<float, false>(1);
   test_tiles<float, true>(0x1p10);  // s enters the second product rounded to tf32
   test_tiles<BFloat16, true>(1);

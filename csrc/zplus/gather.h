@@ -115,9 +115,9 @@ struct GatherRow {
 };
 
 // Numbers that the kernels count in 32 bits; channels and images may be many, a product of them
-// not.
+// not. Tiles of columns, and groups x classes, are blocks along y and z of a grid.
 inline bool fits_tiles(const ConvShape& p) {
-  constexpr std::int64_t kMost = std::int64_t{1} << 30;
+  constexpr std::int64_t kMost = std::int64_t{1} << 30, kMostBlocks = 65535, kColumns = 64;
   const auto small = [](const std::int64_t (&x)[2]) {
     return x[0] < (1 << 20) && x[1] < (1 << 20) && x[0] * x[1] < kMost;
   };
@@ -125,6 +125,8 @@ inline bool fits_tiles(const ConvShape& p) {
          small(p.dilation) && p.kernel[0] * p.dilation[0] < (1 << 20) &&
          p.kernel[1] * p.dilation[1] < (1 << 20) && p.stride[0] * p.stride[1] < (1 << 10) &&
          p.groups * p.channels < (1 << 24) && p.groups * p.units < (1 << 24) &&
+         p.groups * p.stride[0] * p.stride[1] <= kMostBlocks &&
+         p.channels <= kMostBlocks * kColumns && p.units <= kMostBlocks * kColumns &&
          p.targets * p.batch < kMost && p.targets * p.batch * p.in[0] * p.in[1] < kMost &&
          p.targets * p.batch * p.out[0] * p.out[1] < kMost;
 }

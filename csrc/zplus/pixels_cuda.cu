@@ -50,10 +50,12 @@ cudaError_t conv_pixels_cuda(const ConvShape& p, const ConvTensors<T>& x, double
                              cudaStream_t stream) {
   if (p.empty()) return cudaSuccess;
   const PixelGrid grid = pixel_grid(p);
-  const dim3 outputs(static_cast<unsigned>(grid.outputs), static_cast<unsigned>(grid.units));
-  divide_pixels<T><<<outputs, PixelTraits::kThreads, 0, stream>>>(p, x, eps);
-  const auto error = cudaGetLastError();
-  if (error != cudaSuccess) return error;
+  if (p.outputs() > 0) {  // else there is no s, and R is a sum of nothing
+    const dim3 outputs(static_cast<unsigned>(grid.outputs), static_cast<unsigned>(grid.units));
+    divide_pixels<T><<<outputs, PixelTraits::kThreads, 0, stream>>>(p, x, eps);
+    const auto error = cudaGetLastError();
+    if (error != cudaSuccess) return error;
+  }
   const auto tiles = static_cast<unsigned>(grid.images * grid.tiles[0] * grid.tiles[1]);
   multiply_pixels<T>
       <<<tiles, PixelTraits::kThreads, static_cast<std::size_t>(grid.near_bytes), stream>>>(

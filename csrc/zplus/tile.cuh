@@ -17,46 +17,22 @@ struct CudaTeam {
     f(static_cast<int>(threadIdx.x), r);
   }
   __device__ static void copy(void* to, const void* from, bool there) {
-    const auto address = static_cast<unsigned>(__cvta_generic_to_shared(to));
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;"
-                 :
-                 : "r"(address), "l"(__cvta_generic_to_global(from)), "r"(there ? 16 : 0)
-                 : "memory");
+    copy_async_16(to, from, there);
   }
-  __device__ static void commit() { asm volatile("cp.async.commit_group;" : : : "memory"); }
-  __device__ static void wait(int) {
-    static_assert(K::kStages == 3);
-    asm volatile("cp.async.wait_group 1;" : : : "memory");
-  }
+  __device__ static void commit() { copy_async_commit(); }
+  __device__ static void wait(int) { copy_async_wait<K::kStages - 2>(); }
   __device__ static void sync() { __syncthreads(); }
 
   __device__ void multiply(int u, int v, int q) {
     XAI_UNROLL(4)
     for (int i = 0; i < 4; ++i) {
       XAI_UNROLL(4)
-      for (int j = 0; j < 4; ++j) add(q, i, j, r.a[u][i], r.b[v][j]);
+      for (int j = 0; j < 4; ++j) {
+        mma_m16n8<typename K::T>(r.sums[q][2 * i][2 * j], r.sums[q][2 * i][2 * j + 1],
+                                 r.sums[q][2 * i + 1][2 * j], r.sums[q][2 * i + 1][2 * j + 1],
+                                 r.a[u][i], r.b[v][j]);
+      }
     }
-  }
-
- private:
-  // sums += a b for a [16, 32 bytes], b [32 bytes, 8], in the fragments of PTX's mma.m16n8.
-  __device__ void add(int q, int i, int j, const Word (&a)[4], const Word (&b)[2]) {
-    float &c0 = r.sums[q][2 * i][2 * j], &c1 = r.sums[q][2 * i][2 * j + 1],
-          &c2 = r.sums[q][2 * i + 1][2 * j], &c3 = r.sums[q][2 * i + 1][2 * j + 1];
-#define XAI_MMA(shape, type)                                                          \
-  asm volatile("mma.sync.aligned." shape ".row.col.f32." type "." type                \
-               ".f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};" \
-               : "+f"(c0), "+f"(c1), "+f"(c2), "+f"(c3)                               \
-               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]))
-    using T = typename K::T;
-    if constexpr (std::is_same_v<T, float>) {
-      XAI_MMA("m16n8k8", "tf32");
-    } else if constexpr (std::is_same_v<T, __half>) {
-      XAI_MMA("m16n8k16", "f16");
-    } else {
-      XAI_MMA("m16n8k16", "bf16");
-    }
-#undef XAI_MMA
   }
 };
 
