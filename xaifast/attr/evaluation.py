@@ -409,6 +409,14 @@ class Evaluator:
                 f"{call.who}: optimize=True needs a model whose gradient is that of its forward "
                 f"pass; this one has {why}. Leave optimize out."
             )
+        rows = graph_rows(built, call)
+        if not rows.apart:
+            raise ModelError(
+                f"{call.who}: optimize=True needs a model each of whose outputs belongs to one "
+                "sample, with additional arguments that have a row for each sample or do not have "
+                f"{call.batch} rows. Leave optimize out."
+            )
+        call.rows = rows
         return GraphModel(call, built)
 
 
