@@ -61,14 +61,17 @@ def test_in_spawned_workers():
         torch.testing.assert_close(torch.from_numpy(R), wanted[i // 2])
 
 
-CONDITIONS = [
-    composites.kind("conv", "linear"), composites.module_type(torch.nn.Linear),
-    composites.name("features.*"), composites.fraction(0.0, 0.5), composites.first,
-    (composites.last, composites.kind("conv")),
-]  # fmt: skip
+CONDITIONS = {
+    "kind": composites.kind("conv", "linear"),
+    "module type": composites.module_type(torch.nn.Linear),
+    "name": composites.name("features.*"),
+    "fraction": composites.fraction(0.0, 0.5),
+    "first": composites.first,
+    "last and kind": (composites.last, composites.kind("conv")),
+}
 
 
-@pytest.mark.parametrize("condition", CONDITIONS, ids=lambda c: getattr(c, "__name__", repr(c)))
+@pytest.mark.parametrize("condition", CONDITIONS.values(), ids=CONDITIONS)
 def test_conditions(condition):
     assert pickle.loads(pickle.dumps(condition)) == condition
 

@@ -22,7 +22,9 @@ from xaifast.errors import InputError, ModelError
 from xaifast.graph import model_graph
 
 captum = peers.captum
-pytestmark = pytest.mark.filterwarnings("ignore:Internal batch size", "ignore:Attempting to")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:Internal batch size", "ignore:Attempting to", "ignore:Input Tensor . did not already"
+)
 
 
 class Code(nn.Module):

@@ -168,12 +168,12 @@ class Traversal:
         except IndexError as error:  # such as the last step of a sequence that is too short
             raise ModelError(fails_itself(self.model, error)) from error
         relevance = tuple(_found(found, source, started) for source in self._sources())
-        arrived = sum(_sums(R) for R in relevance)
+        arrived = sum(map(_sums, relevance[1:]), start=_sums(relevance[0]))
         at_layers = {
             name: [_found(found, n, started) for n in nodes] for name, nodes in self.watch.items()
         }
         # A sum is finite only if all its terms are: the terms are looked at where it is not.
-        if not torch.isfinite(torch.as_tensor(arrived)).all():
+        if not torch.isfinite(arrived).all():
             self._check_relevance(relevance, args, rows, balances)
         for Rs in at_layers.values():
             self._check_relevance(Rs, args, rows, balances)

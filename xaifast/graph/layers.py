@@ -506,8 +506,9 @@ class Conv(Layer):
             return super().relprop(u, R, w, b, eps, parts, z)
         if b is not None and b.dim() > 1 and z is None:
             z = self.forward(u, w, b)
+        b = b if z is None else None  # z has it
         if self.runs_few(u):
-            return self._relprop_few(u, R, w, b if z is None else None, z, eps, parts)
+            return self._relprop_few(u, R, w, b, z, eps, parts)
         if self.packs_for(u):
             u = u.contiguous(memory_format=torch.channels_last)
         back = w if self.rounds_to is None else w.rounded(self.rounds_to)
