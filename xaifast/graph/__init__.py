@@ -28,7 +28,7 @@ from .capture import (
 from .cuts import no_path
 from .facts import ModelGraph, Node, build_graph, module_outputs
 from .packing import SUPPORTED, Watch, wrong_count
-from .rehearsal import HALF, NoScriptError, Script, frozen, output_of, script_of
+from .rehearsal import HALF, NoScriptError, Script, check_copy, frozen, script_of
 from .weights import Weights
 
 
@@ -123,24 +123,15 @@ def _few(args: tuple, rows: tuple[bool, ...]) -> tuple:
 
 
 def expected_output(model: nn.Module, args: tuple, double: bool = False) -> Tensor:
-    """What the model itself returns in eval mode, hooks and all.
+    """What the model itself returns in eval mode, hooks and all; run on a copy of its modules.
 
-    double: in float64, whatever the model's own precision, on a copy of its modules.
+    double: in float64, whatever the model's own precision.
 
     Raises
     ------
     ModelError
         If the model fails on these arguments.
     """
-    if not double:
-        try:
-            return output_of(model, to_compute(own(args)))
-        except NoScriptError:  # tensors of other kinds: on a copy of its modules
-            pass
-        except XaifastError:
-            raise
-        except Exception as error:
-            raise ModelError(fails_itself(model, error)) from error
     twin = private_copy(model, keep_hooks=True)
     state = {k: x.float() if x.dtype in HALF else x for k, x in own_tensors(twin).items()}
     given = to_compute(own(args))
@@ -289,7 +280,7 @@ def _capture(model: nn.Module, args: tuple, explained: int, folds: bool) -> _Can
                 agrees = _agrees(graph, model, args, expected)
                 alone = not agrees or _ends_alone_count(graph, model, args)
             if agrees and (alone is not False or captured.rows is None):
-                script = _script(captured, model, args) if alone else None
+                script = script_of(model, _two(captured, args)) if alone else None
                 if script is None or captured.traced:
                     # Where the longest sequence counts, or may count, or the model's code cannot
                     # be followed, each call is captured anew.
@@ -312,14 +303,11 @@ def _capture(model: nn.Module, args: tuple, explained: int, folds: bool) -> _Can
     )
 
 
-def _script(captured: Captured, model: nn.Module, args: tuple) -> Script | None:
-    """What the model's code does with two of the samples, or with all where the batch is fixed."""
-    if captured.traced:
-        return None
+def _two(captured: Captured, args: tuple) -> tuple:
+    """A call with two of the samples, or with all where the batch is fixed; the caller's own."""
     rows = captured.rows or (False,) * len(args)
     two = [0, min(1, batch_of(args) - 1)]
-    some = tuple(x[two] if row else x for x, row in zip(args, rows, strict=True))
-    return script_of(model, to_compute(own(some)))
+    return to_compute(own(tuple(x[two] if r else x for x, r in zip(args, rows, strict=True))))
 
 
 def _canonical(model: nn.Module, args: tuple, explained: int, folds: bool) -> _Canonical:
@@ -331,6 +319,7 @@ def _canonical(model: nn.Module, args: tuple, explained: int, folds: bool) -> _C
                 return found
             del known[key]
     made = _capture(model, args, explained, folds)
+    check_copy(model, _two(made.captured, args), private_copy(model, keep_hooks=True))
     if made.script is None:
         return made
     if len(known) >= LIMIT:

@@ -683,18 +683,31 @@ def _gradients(model: nn.Module, script: Script, args: tuple) -> tuple[str | Non
     return None, other
 
 
-def output_of(model: nn.Module, args: tuple) -> Tensor:
-    """What a model in eval mode returns: the user's own modules, on copies of their tensors.
+def check_copy(model: nn.Module, args: tuple, twin: nn.Module) -> None:
+    """Refuse a model whose code does something else in a copy, which is what is captured.
 
     Raises
     ------
-    NoScriptError
-        If the code handles tensors of which no copy can be made.
+    ModelError
     """
-    with itself_or_shell(model) as stage:
-        recorder = _Recorder(stage, [x for x in args if isinstance(x, Tensor)])
-        with torch.no_grad(), recorder:
-            return stage.module(*args)
+    try:
+        with itself_or_shell(model) as stage:
+            _, itself = _record(stage, own(args))
+        _, other = _record(shell_of(twin), own(args))
+    except Exception:  # it cannot be followed
+        return
+    if (itself.output, itself.events) != (other.output, other.events):
+        raise ModelError(_asks_who_it_is(model))
+
+
+def _asks_who_it_is(model: nn.Module) -> str:
+    return (
+        f"The code of {type(model).__name__} does something else in a private copy of its modules, "
+        "on which xaifast works to leave yours untouched: it may ask which module it is (a dict "
+        "keyed by modules), keep something that its copies lose (__reduce__, __deepcopy__), or "
+        "change from call to call. Keep what it looks up in the modules; function methods with "
+        "optimize=False call the model itself."
+    )
 
 
 # Models whose code does the same in a shell, with the classes of their modules.
@@ -720,9 +733,5 @@ def check_shell(who: str, model: nn.Module, args: tuple) -> None:
     except Exception:  # it cannot be followed, or fails: its call will say so
         return
     if (itself.output, itself.events) != (other.output, other.events):
-        raise ModelError(
-            f"{who}: the code of {type(model).__name__} does something else in a private copy of "
-            "its modules, on which layers are watched: it may ask which module it is (a dict keyed "
-            "by modules), or change from call to call. Keep what it looks up in its modules."
-        )
+        raise ModelError(f"{who}: {_asks_who_it_is(model)}")
     _same_in_shells[model] = kinds
