@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 __all__ = [
+    "FixedError",
     "InputError",
     "InputTypeError",
     "MissingPackageError",
@@ -29,6 +30,10 @@ class InputTypeError(XaifastError, TypeError, AssertionError):
 
 class ModelError(XaifastError, ValueError, AssertionError):
     """The model cannot be explained by this method: a layer has no rule, or no exact one."""
+
+
+class FixedError(XaifastError, AttributeError):
+    """What an explainer explains is fixed when it is made."""
 
 
 class MissingPackageError(XaifastError, ImportError):

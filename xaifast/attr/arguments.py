@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import types
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -12,7 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..errors import describe, wrong_type, wrong_value
+from ..errors import FixedError, describe, wrong_type, wrong_value
+from ..graph.capture import OptimizedModule, check_model, has_own_hooks, unwrap
 from .independence import Rows, as_given, may_be_per_sample, taken
 from .target import Selection, select
 
@@ -101,13 +103,56 @@ def check_function(who: str, function: object) -> Callable:
     return function
 
 
+def runs_as(module: nn.Module, forward: object) -> bool:
+    """Whether a call of a module is this function of its class, and nothing else."""
+    own = "forward" not in vars(module) and type(module).forward is forward
+    return own and type(module).__call__ is nn.Module.__call__ and not has_own_hooks(module)
+
+
 def module_of(function: Callable) -> nn.Module | None:
-    """The module behind a function, if it is one or its `forward`."""
-    if isinstance(function, nn.Module):
-        return function
-    owner = getattr(function, "__self__", None)
-    is_forward = isinstance(owner, nn.Module) and getattr(function, "__name__", "") == "forward"
-    return owner if is_forward else None
+    """The module behind a function, out of its wrappers, if it is one or its `forward`.
+
+    As it is now: a hook that is added to a module makes its `forward` another function.
+    """
+    owner: Any = function
+    if not isinstance(function, nn.Module):
+        owner = getattr(function, "__self__", None)
+        if not isinstance(owner, nn.Module) or not isinstance(function, types.MethodType):
+            return None
+        if not runs_as(owner, function.__func__):
+            return None
+    module = unwrap(owner)
+    # A compiled module with a forward of its own can only be called.
+    return None if isinstance(module, OptimizedModule) else module
+
+
+class Fixed:
+    """An explainer: what it explains, and how, is fixed when it is made."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in FIXED and hasattr(self, name):
+            raise FixedError(
+                f"{type(self).__name__}.{name} is fixed when an explainer is made; make a new one "
+                "with the other value. It costs nothing: what is captured belongs to the model."
+            )
+        super().__setattr__(name, value)
+
+
+FIXED = {
+    "model", "forward_func", "composite", "layer", "attribution_method", "precision", "verify",
+    "optimize", "per_sample", "dialect",
+}  # fmt: skip
+
+
+class OfModule(Fixed):
+    """An explainer of a module, out of the wrappers that do nothing more than the module inside."""
+
+    _given_model: nn.Module
+
+    @property
+    def model(self) -> nn.Module:
+        """What is explained, as it is now: a hook that a wrapper has got makes it the model."""
+        return check_model(type(self).__name__, self._given_model)
 
 
 def _clean(x: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from tqdm.auto import tqdm
 from ..errors import wrong_value
 from .arguments import (
     Call,
+    Fixed,
     as_tuple,
     check_function,
     check_per_sample,
@@ -23,7 +24,7 @@ from .baselines import check_baselines
 from .evaluation import Evaluator
 
 
-class Attribution:
+class Attribution(Fixed):
     """An explainer of a function: anything that maps inputs [N, ...] to outputs [N, ...].
 
     Parameters

@@ -20,11 +20,12 @@ from ..graph import (
     signature_of,
     to_compute,
 )
+from ..graph.capture import unwrap
 from ..graph.cuts import with_cuts
 from ..graph.facts import ModelGraph, Node
 from ..graph.layers import attach_layers
 from ..graph.run import Propagation
-from ..graph.weights import Weights
+from ..graph.weights import Weights, check_flat
 from ..rules import Rule
 from ..rules.tokens import Tokens
 from .precision import check_dtypes, rounds_to
@@ -88,6 +89,7 @@ class Built:
 
     def holds(self, model: nn.Module, args: tuple) -> bool:
         """Whether the model's code still does what it did when the graph was captured."""
+        check_flat(model)
         script = self.graph.script
         return script is not None and script.holds(model, args)
 
@@ -115,11 +117,16 @@ class Builder:
         precision: str | None = None,
         verify: str = "auto",
     ) -> None:
-        self.model = model
+        self._given = model
         self.composite = composite
         self.precision = precision
         self.verify = verify
         self._built: dict[Any, Built] = {}
+
+    @property
+    def model(self) -> nn.Module:
+        """The module, out of its wrappers, as it is now."""
+        return unwrap(self._given)
 
     def __getstate__(self) -> dict[str, Any]:
         """A copy captures the model anew."""
@@ -168,13 +175,15 @@ class Builder:
 
     def anew(self, args: tuple, explained: int) -> Built:
         """Build, and keep nothing of it."""
-        tensors = (*(x for x in args if isinstance(x, Tensor)), *self.model.parameters())
+        model = self.model
+        tensors = (*(x for x in args if isinstance(x, Tensor)), *model.parameters())
         check_dtypes(self.precision, tensors)
+        check_flat(model)
         try:
-            graph = model_graph(self.model, args, explained, self.composite.folds)
+            graph = model_graph(model, args, explained, self.composite.folds)
         except ModelError as error:
-            raise with_cuts(error, self.model, args, explained) from error
-        weights = Weights(self.model, compute_dtype(self.model, args))
+            raise with_cuts(error, model, args, explained) from error
+        weights = Weights(model, compute_dtype(model, args))
         weights.watch(graph.paths)
         attach_layers(graph.nodes, weights, rounds_to(self.precision))
         propagation = Propagation(graph, weights, _assign(graph, self.composite))

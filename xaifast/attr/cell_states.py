@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ModelError, wrong_type
+from ..graph.weights import check_flat
 
 
 class CellStates(nn.Module):
@@ -26,7 +27,8 @@ class CellStates(nn.Module):
     Raises
     ------
     TypeError, ValueError
-        If lstm is another module, or has more layers or directions.
+        If lstm is another module, has more layers or directions, or a pre-hook or a forward of its
+        own.
 
     References
     ----------
@@ -59,9 +61,18 @@ class CellStates(nn.Module):
                 ". Build a layer with the weights of the part to explain."
             )
         self.lstm = lstm
+        self.weights()
 
     def weights(self) -> tuple[Tensor, Tensor, Tensor | None]:
         """W_ih, W_hh and the sum of the biases."""
+        check_flat(self.lstm)
+        own = type(self.lstm).forward is not nn.LSTM.forward or "forward" in vars(self.lstm)
+        if own or self.lstm._forward_pre_hooks:
+            raise ModelError(
+                "CellStates: lstm must have no forward pre-hook and no forward but nn.LSTM's, for "
+                "the cells are computed from its weights. Take it away, or copy the weights into "
+                "an nn.LSTM."
+            )
         read = partial(getattr, self.lstm)
         bias = read("bias_ih_l0") + read("bias_hh_l0") if self.lstm.bias else None
         return read("weight_ih_l0"), read("weight_hh_l0"), bias

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ..errors import wrong_type, wrong_value
 from ..graph import to_compute
 from ..graph.capture import check_model
-from .arguments import as_tuple, check_inputs, plain_mode
+from .arguments import OfModule, as_tuple, check_inputs, plain_mode
 from .batching import Need, batches, check_batch_size, rows_that_fit, run_in_batches
 from .building import warn_training
 from .contextual_lstm import WHO, Network
@@ -35,7 +35,7 @@ def check_phrases(phrases: Any, x: Tensor) -> Tensor:
     return given.to(x.device)
 
 
-class ContextualDecomposition:
+class ContextualDecomposition(OfModule):
     """Contextual decomposition (CD) of an LSTM: what a phrase says by itself.
 
     S(x) = beta + gamma,   R = beta
@@ -95,7 +95,8 @@ class ContextualDecomposition:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        self.model = check_model(WHO, model)
+        check_model(WHO, model)
+        self._given_model = model
 
     def attribute(
         self,

@@ -23,7 +23,7 @@ from ..graph import compute_dtype, model_graph
 from ..graph.facts import SHAPE_ONLY, ModelGraph, Node, nodes_in
 from ..graph.prefix import SIZES
 from ..graph.recurrent import Direction, Layout
-from ..graph.weights import Weights
+from ..graph.weights import Weights, check_flat
 from .evaluation import check_finite
 from .target import Selection
 
@@ -254,6 +254,7 @@ class Network:
             If the model is something else.
         """
         args = (x if len(x) else x.new_zeros((1, *x.shape[1:])),)  # nothing is not captured
+        check_flat(model)
         graph = model_graph(model, args, 1)
         problem = _problem(graph)
         if problem:

@@ -21,7 +21,7 @@ from ..graph.capture import check_model
 from ..graph.cuts import check_paths
 from ..graph.facts import Node
 from ..graph.prefix import SIZES
-from .arguments import Call, plain_mode
+from .arguments import Call, OfModule, plain_mode
 from .base import GradientAttribution
 from .baselines import check_baselines, check_distribution
 from .batching import check_batch_size, need_of, rows_that_fit, run_in_batches
@@ -106,7 +106,7 @@ def _is_batch(size: Node) -> bool:
     return len(size.args) > 1 and size.args[1] == 0
 
 
-class DeepLift(GradientAttribution):
+class DeepLift(OfModule, GradientAttribution):
     """DeepLIFT: gradients, with the average slope of each nonlinear function in place of its own.
 
     R_i = (x_i - x'_i) d^g S_c / dx_i,   g = (f(z) - f(z')) / (z - z')
@@ -166,7 +166,8 @@ class DeepLift(GradientAttribution):
         per_sample: tuple[bool, ...] | None = None,
     ) -> None:
         name = type(self).__name__
-        self.model = check_model(name, model)
+        check_model(name, model)
+        self._given_model = model
         super().__init__(model, per_sample=per_sample)
         if isinstance(eps, bool) or not isinstance(eps, (int, float)) or not eps > 0:
             raise wrong_value(f"{name}: eps", "must be a number > 0", eps, "Leave it out.")
@@ -177,7 +178,7 @@ class DeepLift(GradientAttribution):
             )  # fmt: skip
         self.composite = composite or DeepLiftComposite(rule, eps)
         self._multiply_by_inputs = multiply_by_inputs
-        self._builder = Builder(self.model, self.composite, verify=check_verify(name, verify))
+        self._builder = Builder(model, self.composite, verify=check_verify(name, verify))
 
     @property
     def multiplies_by_inputs(self) -> bool:

@@ -22,10 +22,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from ..composites import Gradient
 from ..errors import InputError, ModelError, XaifastError, describe, wrong_value
 from ..graph import to_compute
-from ..graph.capture import fails_itself, private_copy, unwrap
+from ..graph.capture import fails_itself, private_copy
 from ..graph.cuts import check_paths
 from ..graph.facts import Node
 from ..graph.prefix import linear_prefix
+from ..graph.weights import check_flat
 from .arguments import Call, module_of
 from .batching import (
     CPU_BLOCK,
@@ -161,6 +162,7 @@ class PlainModel:
         module = module_of(call.function)
         if module is not None and module.training:
             warn_training(module)
+            check_flat(module)  # a copy computes with the weights that are named
             self.function = private_copy(module, keep_hooks=True)
 
     @property
@@ -360,9 +362,7 @@ class Evaluator:
         self.function = function
         self.optimize = optimize
         self._gradients = gradients
-        module = module_of(function)
-        self._module = None if module is None else unwrap(module)
-        self._builder = None if self._module is None else Builder(self._module, Gradient())
+        self._builder: Builder | None = None
 
     def model(self, call: Call, rows: int) -> Model:
         """The way to evaluate a call that needs this many rows.
@@ -382,17 +382,20 @@ class Evaluator:
             return PlainModel(call)
 
     def _pays(self, rows: int) -> bool:
-        module = self._module
+        module = module_of(self.function)
         if module is None or rows < WORTH_CAPTURING:
             return False
         return any(isinstance(m, CONVOLUTIONS) for m in module.modules())
 
     def _graph(self, call: Call) -> GraphModel:
-        if self._builder is None:
+        if module_of(self.function) is None:
             raise ModelError(
                 f"{call.who}: optimize=True needs a module, and forward_func is a function. Pass "
                 "the module itself, or leave optimize out."
             )
+        if self._builder is None:
+            given = getattr(self.function, "__self__", self.function)  # of its forward
+            self._builder = Builder(given, Gradient())
         warn_training(self._builder.model)
         built = self._builder.build(call.arguments, len(call.inputs))
         if not built.graph.batched:

@@ -16,7 +16,7 @@ from ..composites import Composite, DeconvNet
 from ..composites import GuidedBackprop as GuidedComposite
 from ..errors import wrong_value
 from ..graph.capture import check_model
-from .arguments import make_call, plain_mode
+from .arguments import OfModule, make_call, plain_mode
 from .base import GradientAttribution
 from .batching import check_batch_size
 from .building import Builder, check_verify, warn_training
@@ -25,16 +25,17 @@ from .layer import LayerAttribution, LayerGradCam
 from .traversal import Traversal
 
 
-class _Signal(GradientAttribution):
+class _Signal(OfModule, GradientAttribution):
     """A signal that starts as 1 at the target and is handed down by a composite."""
 
     composite: Composite
 
     def __init__(self, model: nn.Module, *, verify: str = "auto") -> None:
         name = type(self).__name__
-        self.model = check_model(name, model)
+        check_model(name, model)
+        self._given_model = model
         super().__init__(model)
-        self._builder = Builder(self.model, self.composite, verify=check_verify(name, verify))
+        self._builder = Builder(model, self.composite, verify=check_verify(name, verify))
 
     def attribute(
         self,
@@ -126,7 +127,7 @@ class _Signal(GradientAttribution):
     def _recording(self, inputs: Any, target: Any, additional: Any) -> Recording:
         make_call(type(self).__name__, self.model, inputs, target, additional)  # its checks
         warn_training(self.model)
-        return recording(self._builder, inputs, target, additional, "one")
+        return recording(lambda: self._builder, inputs, target, additional, "one")
 
 
 class GuidedBackprop(_Signal):
@@ -195,6 +196,11 @@ class GuidedGradCam(GradientAttribution):
     """Guided Grad-CAM: guided backprop, times Grad-CAM of a layer at the positions of the input.
 
     R_i = guided_i max(0, cam at the position of i)
+
+    The two factors treat what cuts gradients each in its own way. cam is that of `LayerGradCam`:
+    gradients as autograd gives them, which stop at `detach` and in `no_grad` blocks, and follow the
+    backward of an autograd Function, hooks on tensors and backward hooks. guided is that of
+    `GuidedBackprop`, which runs through the forward function as if none of these were there.
 
     Parameters
     ----------

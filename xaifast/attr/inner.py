@@ -17,7 +17,6 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ModelError, describe, wrong_type, wrong_value
-from ..graph.capture import unwrap
 from ..graph.rehearsal import check_shell
 from ..graph.shell import shell_of
 from .arguments import Call, module_of
@@ -116,30 +115,40 @@ class Inner:
         self.who, self.function = who, function
         self.several = isinstance(layer, (list, tuple))
         self.layers: Sequence[Any] = list(layer) if self.several else [layer]
-        module = module_of(function)
-        self.module = None if module is None else unwrap(module)
-        if self.module is not None:
-            self.paths = [path_of(who, self.module, x) for x in self.layers]
-            self._warned = False
-        elif not all(isinstance(x, nn.Module) for x in self.layers):
-            raise wrong_type(
-                f"{who}: layer", "must be a module where forward_func is a function", layer,
-                "Pass the module itself.",
-            )  # fmt: skip
+        self._warned = False
+        self._located()
 
-    def _watched(self) -> tuple[Callable, list[nn.Module]]:
+    @property
+    def module(self) -> nn.Module | None:
+        """The model as it is now, if it is a module."""
+        return module_of(self.function)
+
+    def _located(self) -> tuple[nn.Module | None, list[str]]:
+        """The model, if it is a module, and where the layers are in it: they may have moved."""
+        module, who = self.module, self.who
+        if module is not None:
+            return module, [path_of(who, module, x) for x in self.layers]
+        if not all(isinstance(x, nn.Module) for x in self.layers):
+            raise wrong_type(
+                f"{who}: layer", "must be a module where forward_func is a function",
+                self.layers[0] if len(self.layers) == 1 else self.layers, "Pass the module itself.",
+            )  # fmt: skip
+        return None, []
+
+    def _opened(self) -> tuple[Callable, list[nn.Module]]:
         """The function to run, and the modules to watch in it."""
-        if self.module is None:
+        module, paths = self._located()
+        if module is None:
             return self.function, list(self.layers)
         if not self._warned:
-            warn_training(self.module)
+            warn_training(module)
             self._warned = True
-        shell = shell_of(self.module).module
-        return shell, [shell.get_submodule(path) for path in self.paths]
+        shell = shell_of(module).module
+        return shell, [shell.get_submodule(path) for path in paths]
 
     @contextmanager
     def _watching(self, watches: list[_Watch]) -> Iterator[Callable]:
-        function, modules = self._watched()
+        function, modules = self._opened()
         with ExitStack() as stack:
             for module, watch in zip(modules, watches, strict=True):
                 if watch.at_input:
@@ -171,8 +180,9 @@ class Inner:
             for i in range(len(self.layers))
         ]  # fmt: skip
         args = (*inputs, *call.extra_rows(samples))
-        if self.module is not None:
-            check_shell(self.who, self.module, args)
+        module = self.module
+        if module is not None:
+            check_shell(self.who, module, args)
         with self._watching(watches) as function:
             output = output_of(function, args)
         for watch, layer in zip(watches, self.layers, strict=True):

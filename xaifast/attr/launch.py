@@ -17,7 +17,7 @@ from torch import Tensor, fx
 
 from .. import ops
 from ..errors import ModelError, describe, wrong_value
-from ..graph import to_compute
+from ..graph import signature_of, to_compute
 from ..graph.cuts import check_paths
 from ..graph.facts import Node
 from ..graph.flat import Argument, record, split
@@ -76,7 +76,13 @@ class Recording:
     single: bool
     seed: Seed
     last: Tensor | None  # the argument of the seed
-    verify: str
+    builder: Builder
+    current: Callable[[], Builder]  # the explainer's own, another one when rules have changed
+
+    @property
+    def verify(self) -> str:
+        """As the explainer."""
+        return self.builder.verify
 
     def graph(self, any_batch: bool) -> fx.GraphModule:
         """Record it; any_batch: for batches of any size, where the model allows it."""
@@ -166,9 +172,11 @@ class Recording:
 
 
 def recording(
-    builder: Builder, inputs: Any, target: Any, additional: Any, start: str | Tensor
+    current: Callable[[], Builder], inputs: Any, target: Any, additional: Any, start: str | Tensor
 ) -> Recording:
     """Check a call of an explainer, and build what is to be recorded.
+
+    current: returns the builder of the explainer.
 
     Raises
     ------
@@ -187,6 +195,7 @@ def recording(
             "Use attribute, or another start.",
         )  # fmt: skip
     args = (*given, *extra_arguments(additional))
+    builder = current()
     with plain_mode():
         built = builder.anew(args, len(given))
     if built.graph.traced:
@@ -210,7 +219,7 @@ def recording(
         seed, last = _seed(target, shape, batch, start == "one")
         last = None if last is None else last.to(device)
     single = not isinstance(inputs, tuple)
-    return Recording(built, args, len(given), single, seed, last, builder.verify)
+    return Recording(built, args, len(given), single, seed, last, builder, current)
 
 
 def _seed(target: Any, shape: tuple[int, ...], batch: int, one: bool) -> tuple[Seed, Tensor | None]:
@@ -243,6 +252,7 @@ class Captured:
     def __init__(self, what: Recording) -> None:
         self._what = what
         self._arguments = what.arguments()
+        self._constants = signature_of(what.args, None)
         with plain_mode(), torch.no_grad(), products_in(what.built.precision, what.args):
             self._places = what.built.weights.places()
             self._recorded = split(what.graph(any_batch=False))  # refuses what depends on values
@@ -286,23 +296,33 @@ class Captured:
         given = self._given(inputs, target, additional_forward_args, start)
         precision = self._what.built.precision
         with plain_mode(), torch.no_grad(), products_in(precision, self._what.args):
-            self._follow()
+            self._follow((*as_tuple(inputs), *extra_arguments(additional_forward_args)))
             return self._run(*given)
 
-    def _follow(self) -> None:
-        """See that the model is what it was; derive weights again if values have changed."""
+    def _follow(self, args: tuple) -> None:
+        """See that the model is what it was; derive weights again if values have changed.
+
+        args: of the call, for what is no tensor among them.
+        """
         what, whole = self._what, self._what.verify != "never"
         weights = what.built.weights
         name = type(weights.model).__name__
+        if what.current() is not what.builder:
+            raise ModelError(
+                f"The rules of captum's on the modules of {name} are others than at the capture. "
+                "Call capture again."
+            )
+        model = what.builder.model
         if weights.places() != self._places:
             raise ModelError(
                 f"Parameters of {name} have moved, or others have taken their place, since the "
                 "capture. Call capture again."
             )
-        if whole and not what.built.holds(weights.model, what.args):
+        if whole and not what.built.holds(model, args):
             raise ModelError(
                 f"The code of {name} does something else than at the capture: an attribute, a "
-                "hook, a global or the like has changed. Call capture again."
+                "hook, a global, an additional argument or the like has changed. Call capture "
+                "again."
             )
         if self._plain:
             weights.refresh(whole)
@@ -329,8 +349,11 @@ class Captured:
                 f"{len(as_tuple(inputs))} and {len(args) - len(as_tuple(inputs))}",
                 "Capture again for others.",
             )  # fmt: skip
-        for x, known in zip(args, what.args, strict=True):
-            if not isinstance(known, Tensor) and repr(x) != repr(known):
+        constants = zip(args, what.args, signature_of(args, None), self._constants, strict=True)
+        for x, known, now, then in constants:
+            # What only its type tells, the rehearsal compares.
+            unseen = now is type(x) and what.verify == "never" and x is not known
+            if not isinstance(known, Tensor) and (now != then or unseen):
                 raise wrong_value(
                     "additional_forward_args", f"must hold {describe(known)}, as captured",
                     describe(x), "Capture again for others.",

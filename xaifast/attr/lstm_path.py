@@ -24,11 +24,10 @@ from torch import Tensor, nn
 from .. import ops
 from ..errors import ModelError
 from ..graph import model_graph, recurrent, signature_of
-from ..graph.capture import unwrap
 from ..graph.facts import ModelGraph, Node, nodes_in
-from ..graph.weights import Weights
+from ..graph.weights import Weights, check_flat
 from .adaptive import Wanted, adaptive_weights
-from .arguments import Call, module_of
+from .arguments import Call, module_of, runs_as
 from .base import progress_bar
 from .batching import batches, rows_of
 from .cell_states import CellStates
@@ -340,37 +339,38 @@ class LstmFinder:
     """
 
     def __init__(self, function: Any, optimize: bool | None) -> None:
-        module = module_of(function)
-        module = None if module is None else unwrap(module)
-        lstms = [m for m in module.modules() if isinstance(m, nn.LSTM)] if module else []
-        self.module = module if optimize is not False and len(lstms) == 1 else None
-        self.optimize = optimize
+        self.function, self.optimize = function, optimize
         self._other: set[Any] = set()  # signatures with which the model is something else
 
     def find(self, call: Call, rows: int) -> list[Way] | None:
         """The layer and the targets of a call that needs this many rows, or None."""
-        if self.module is None or not self._fits(call, rows):
+        if self.optimize is False:
             return None
-        network = self._network(call)
+        module = module_of(self.function)
+        lstms = [m for m in module.modules() if isinstance(m, nn.LSTM)] if module else []
+        if module is None or len(lstms) != 1 or not self._fits(module, lstms[0], call, rows):
+            return None
+        network = self._network(module, call)
         return network.ways(call) if network else None
 
-    def _network(self, call: Call) -> LstmNetwork | CellNetwork | None:
-        if isinstance(self.module, CellStates):
-            return CellNetwork(self.module)
+    def _network(self, module: nn.Module, call: Call) -> LstmNetwork | CellNetwork | None:
+        if type(module) is CellStates and runs_as(module, CellStates.forward):
+            return CellNetwork(module)
         key = signature_of(call.inputs, (True,))
         node = None
         if key not in self._other:
             with suppress(ModelError):  # what is wrong with the model, the ordinary way tells
-                graph = model_graph(self.module, call.inputs, 1)  # type: ignore[arg-type]
+                check_flat(module)
+                graph = model_graph(module, call.inputs, 1)
                 script = graph.script
-                followed = script is not None and script.gradients_hold(self.module, call.inputs)  # type: ignore[arg-type]
+                followed = script is not None and script.gradients_hold(module, call.inputs)
                 node = _only_lstm(graph) if followed else None
         if node is None:
             self._other.add(key)
             return None
-        return LstmNetwork(self.module, graph, node)  # type: ignore[arg-type]
+        return LstmNetwork(module, graph, node)
 
-    def _fits(self, call: Call, rows: int) -> bool:
+    def _fits(self, module: nn.Module, lstm: nn.LSTM, call: Call, rows: int) -> bool:
         x = call.inputs[0]
         return (
             len(call.inputs) == 1
@@ -379,14 +379,13 @@ class LstmFinder:
             and x.dtype in (torch.float32, torch.float64)
             and x.shape[1] > 0
             and ops.is_native(x)
-            and self._is_like(x)
+            and self._is_like(module, lstm, x)
             and (self.optimize is True or rows >= WORTH_CAPTURING)
         )
 
-    def _is_like(self, x: Tensor) -> bool:
+    def _is_like(self, module: nn.Module, lstm: nn.LSTM, x: Tensor) -> bool:
         """Whether the layer has the dtype and the features of x, and is not too large."""
-        (lstm,) = (m for m in self.module.modules() if isinstance(m, nn.LSTM))  # type: ignore[union-attr]
-        kinds = {(p.dtype, p.device) for p in self.module.parameters()}  # type: ignore[union-attr]
+        kinds = {(p.dtype, p.device) for p in module.parameters()}
         small = self.optimize is True or lstm.hidden_size <= LARGEST
         return kinds == {(x.dtype, x.device)} and lstm.input_size == x.shape[2] and small
 

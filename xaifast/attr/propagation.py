@@ -20,7 +20,7 @@ from ..graph.layers import Conv, Linear
 from ..graph.run import Balance, Propagation
 from ..rules import Epsilon
 from ..rules.base import BySigns, Rule
-from .arguments import as_tuple, check_inputs, extra_arguments, plain_mode
+from .arguments import OfModule, as_tuple, check_inputs, extra_arguments, plain_mode
 from .batching import check_batch_size
 from .building import Builder, check_verify, warn_training
 from .launch import Captured, Recording, recording
@@ -81,7 +81,7 @@ class Report:
 # ---- the explainer ---------------------------------------------------------------------------
 
 
-class LRP:
+class LRP(OfModule):
     """Layer-wise relevance propagation.
 
     Each node of the model's graph hands the relevance R_k of its output to its inputs,
@@ -183,7 +183,8 @@ class LRP:
         precision: str = "float32",
         verify: str = "auto",
     ) -> None:
-        self.model = check_model("LRP", model)
+        check_model("LRP", model)
+        self._given_model = model
         if composite is not None and not isinstance(composite, Composite):
             raise wrong_type(
                 "LRP: composite", "must be a Composite", composite,
@@ -195,7 +196,7 @@ class LRP:
         self.composite = composite if composite is not None else Uniform(Epsilon(1e-6))
         self.precision = check_precision("LRP", precision)
         self.verify = check_verify("LRP", verify)
-        self._builder = Builder(self.model, self.composite, self.precision, self.verify)
+        self._builder = Builder(model, self.composite, self.precision, self.verify)
         self._warned = False
         self._current()
 
@@ -469,7 +470,7 @@ class LRP:
     def _recording(self, inputs, target, additional, start) -> Recording:
         _check_start(start)
         self._warn()
-        found = recording(self._current(), inputs, target, additional, start)
+        found = recording(self._current, inputs, target, additional, start)
         check_tables(found.built.graph)
         return found
 
@@ -484,8 +485,9 @@ class LRP:
             )  # fmt: skip
         if rules != self._rules:
             self._rules = rules
-            self.composite = captum.composite_of(rules) if rules else Uniform(Epsilon(1e-6))
-            self._builder = Builder(self.model, self.composite, self.precision, self.verify)
+            composite = captum.composite_of(rules) if rules else Uniform(Epsilon(1e-6))
+            vars(self)["composite"] = composite
+            self._builder = Builder(self._given_model, composite, self.precision, self.verify)
         return self._builder
 
     def _warn(self) -> None:

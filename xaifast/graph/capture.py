@@ -23,6 +23,7 @@ from typing import Any
 import torch
 import torch.export._trace
 from torch import Tensor, fx, nn
+from torch._dynamo.eval_frame import OptimizedModule
 
 from ..errors import ModelError, wrong_type
 from .opaque import OneCall, spell_out
@@ -60,15 +61,70 @@ class Captured:
     traced: bool
 
 
+# Wrappers that do what the module inside does: its name there, and their own forward. (That of a
+# compiled module is made for each.)
+WRAPPERS = {
+    OptimizedModule: ("_orig_mod", None),
+    nn.DataParallel: ("module", nn.DataParallel.forward),
+    nn.parallel.DistributedDataParallel: ("module", nn.parallel.DistributedDataParallel.forward),
+}
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+
+
+def has_own_hooks(module: nn.Module) -> bool:
+    """Whether a call of a module is more than its forward: its hooks, or those of every module."""
+    state = vars(module)
+    return torch.nn.modules.module._has_any_global_hook() or any(state[n] for n in _HOOKS)
+
+
+class _Hooked(nn.Module):
+    """A wrapper with hooks of its own, without what it does else: compile, or scatter the batch."""
+
+    def __init__(self, wrapper: nn.Module) -> None:
+        super().__init__()
+        state = vars(wrapper)
+        vars(self).update({n: state[n] for n in vars(self) if n in state})
+        self.training = wrapper.training
+        self.inside = WRAPPERS[type(wrapper)][0]
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        return getattr(self, self.inside)(*args, **kwargs)
+
+
+class _Calls(nn.Module):
+    """Calls a module of a kind that PyTorch's functional calls refuse."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+        self.training = module.training
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        return self.module(*args, **kwargs)
+
+    __call__ = forward  # without the hooks of every module, which run for the module inside
+
+
+def _runs_inside(wrapper: nn.Module) -> bool:
+    """Whether the forward of a wrapper is the one it was made with."""
+    forward = vars(wrapper).get("forward")
+    if type(wrapper) is not OptimizedModule:
+        return forward is None and type(wrapper).forward is WRAPPERS[type(wrapper)][1]
+    if getattr(forward, "__func__", None) is OptimizedModule._call_lazy_check:
+        forward = wrapper._forward
+    return hasattr(forward, "_torchdynamo_orig_callable")
+
+
 def unwrap(model: nn.Module) -> nn.Module:
-    """The module itself, out of torch.compile's and the data-parallel wrappers."""
-    while True:
-        if hasattr(model, "_orig_mod"):
-            model = model._orig_mod  # type: ignore[assignment]
-        elif isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
-            model = model.module
-        else:
-            return model
+    """The module itself, out of torch.compile's and the data-parallel wrappers.
+
+    A wrapper that does something more, by hooks or another forward, is the model.
+    """
+    while type(model) in WRAPPERS and _runs_inside(model):
+        if has_own_hooks(model):
+            return _Hooked(model)
+        model = getattr(model, WRAPPERS[type(model)][0])
+    return _Calls(model) if isinstance(model, nn.DataParallel) else model
 
 
 def check_model(who: str, model: object) -> nn.Module:
@@ -87,7 +143,15 @@ def check_model(who: str, model: object) -> nn.Module:
             model,
             "Wrap a function into a module with a forward method.",
         )
-    return unwrap(model)
+    plain = unwrap(model)
+    if isinstance(plain, OptimizedModule):
+        raise wrong_type(
+            f"{who}: model",
+            "must be a module, or what torch.compile makes of it",
+            "a compiled module with a forward of its own",
+            "Pass a module whose forward does the same, not compiled.",
+        )
+    return plain
 
 
 def private_copy(model: nn.Module, keep_hooks: bool = False) -> nn.Module:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import ops
+from ..errors import ModelError
 
 if TYPE_CHECKING:
     from .facts import Node
@@ -37,6 +38,23 @@ def _find(model: nn.Module, path: list[str]) -> Tensor:
         if state[kind].get(name) is not None:
             return state[kind][name]
     return getattr(owner, name)
+
+
+def check_flat(model: nn.Module) -> None:
+    """Refuse recurrent layers that compute with other weights than those they name.
+
+    nn.LSTM and its kin hand `_flat_weights` to the kernel. A graph reads weights by their names.
+    """
+    for path, m in model.named_modules():
+        if not isinstance(m, nn.RNNBase) or m._weights_have_changed():  # made anew by forward
+            continue
+        named = [getattr(m, name, None) for name in m._flat_weights_names]
+        if any(x is not y for x, y in zip(m._flat_weights, named, strict=True)):
+            raise ModelError(
+                f"{path or type(m).__name__}: _flat_weights must hold the weights that the layer "
+                "names, for a graph reads these; others have been put there. Set the weights by "
+                "their names (layer.weight_ih_l0 = ...)."
+            )
 
 
 def _version(x: Tensor) -> int:

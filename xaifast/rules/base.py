@@ -267,8 +267,12 @@ def _spread(layer: Layer, part: Part, a: Tensor, R: Tensor, balance: Balance | N
         d = reference.stabilize(layer.forward(ones, part.weight, part.b), part.eps)
         return torch.where(d == 0, 0, 1 / d)
 
-    key = ("1/z", id(part.weight), part.eps, tuple(a.shape[1:]), a.dtype)
-    s = R * (inverse() if isinstance(part.w, Tensor) else layer.remember(key, inverse))
+    weight = part.weight
+    key = ("1/z", id(weight), part.b is None, part.eps, tuple(a.shape[1:]), a.dtype)
+    if isinstance(part.w, Tensor):
+        s = R * inverse()
+    else:  # kept with the weight, so that no other one gets its id
+        s = R * layer.remember(key, lambda: (weight, inverse()))[1]
     if balance is not None:
         z = layer.forward(ones, part.weight, part.b)
         balance.absorb(_bias_share(layer, part, ones, s), (R - s * z).sum())
