@@ -81,10 +81,11 @@ def test_bad_input_is_refused_before_any_work(name, case):
 @pytest.mark.parametrize("case", AT_THE_FIRST_OUTPUT)
 @pytest.mark.parametrize("name", [n for n in NAMES if n != "LayerActivation"])
 def test_bad_targets_are_refused_at_the_first_output(name, case):
+    # A capture runs the model's code up to four times: for its output, to write down what it does
+    # with and without gradients, and to see that it does so again.
+    captures = 2 if name == "LayerIntegratedGradients" else 1
     options, match = AT_THE_FIRST_OUTPUT[case]
-    assert refused(name, options, match, net(name)) <= (
-        4 if name == "LayerIntegratedGradients" else 2
-    )
+    assert refused(name, options, match, net(name)) <= 4 * captures + 2
 
 
 @pytest.mark.parametrize("name", NAMES)

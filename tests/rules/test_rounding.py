@@ -22,7 +22,7 @@ OURS = {
 
 @pytest.fixture(scope="module")
 def network():
-    """One block of each width, batch statistics as the weights make them; images."""
+    """One block of each width, batch statistics as the weights make them; in float64; images."""
     generator = torch.Generator().manual_seed(3)
     model = models.randomize(models.ResNet(models.Bottleneck, (1, 1, 1, 1), 4))
     norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
@@ -33,7 +33,8 @@ def network():
         model.train()(torch.randn(16, 3, SIZE, SIZE, generator=generator))
     for norm in norms:
         norm.eps = 0.0  # the peer's merge of batch norm counts it twice
-    return model.eval(), torch.randn(IMAGES, 3, SIZE, SIZE, generator=generator).clamp(-3.9, 3.9)
+    x = torch.randn(IMAGES, 3, SIZE, SIZE, generator=generator).clamp(-3.9, 3.9)
+    return model.eval(), copy.deepcopy(model).double(), x
 
 
 def errors(found, exact):
@@ -50,8 +51,7 @@ def one_by_one(explain, x, target):
 # Forward passes as the model's own, and on weights that are packed for oneDNN and Winograd.
 @pytest.mark.parametrize("name", OURS)
 def test_float32_maps_are_no_further_from_float64_than_a_peers(network, name, monkeypatch):
-    model, x = network
-    double = copy.deepcopy(model).double()
+    model, double, x = network
     with torch.no_grad():
         target = double(x.double()).argmax(1)
     exact = LRP(double, OURS[name]()).attribute(x.double(), target)
