@@ -177,7 +177,8 @@ def gradient(model, x, extra):
     return g
 
 
-@pytest.mark.parametrize("name", MIXING)
+# Batch statistics jump at the baseline, where the variance is 0: no number of steps is enough.
+@pytest.mark.parametrize("name", [name for name in MIXING if name != "batch statistics"])
 def test_as_many_steps_as_the_path_of_the_batch_needs(name):
     model, x, extra = case(name)
     got = attr.IntegratedGradients(model).attribute(

@@ -97,7 +97,8 @@ def call(name, made_of=torch.clone):
 
 
 def test_every_op_has_a_call():
-    assert registered() - HOST_ONLY == set(CALLS)
+    stand_ins = {"packed_rnn", "sequence_lengths"}  # for layers, where a model is captured
+    assert registered() - HOST_ONLY - stand_ins == set(CALLS)
 
 
 @pytest.mark.parametrize("name", CALLS)

@@ -105,7 +105,7 @@ class _Calls(nn.Module):
     __call__ = forward  # without the hooks of every module, which run for the module inside
 
 
-def _runs_inside(wrapper: nn.Module) -> bool:
+def runs_inside(wrapper: nn.Module) -> bool:
     """Whether the forward of a wrapper is the one it was made with."""
     forward = vars(wrapper).get("forward")
     if type(wrapper) is not OptimizedModule:
@@ -120,7 +120,7 @@ def unwrap(model: nn.Module) -> nn.Module:
 
     A wrapper that does something more, by hooks or another forward, is the model.
     """
-    while type(model) in WRAPPERS and _runs_inside(model):
+    while type(model) in WRAPPERS and runs_inside(model):
         if has_own_hooks(model):
             return _Hooked(model)
         model = getattr(model, WRAPPERS[type(model)][0])

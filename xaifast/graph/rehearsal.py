@@ -26,7 +26,7 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable, Hashable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -243,6 +243,11 @@ class Script:
         """
         with self.lock:
             return self._holds(model, args)
+
+    @property
+    def computes(self) -> list[Event]:
+        """The calls that compute something; those of backward hooks, which a copy loses, only look."""
+        return [e for e in self.events if e.func not in _ABOUT]
 
     def gradients_hold(self, model: nn.Module, args: tuple) -> bool:
         """Whether the gradient that autograd gives is that of the values."""
@@ -693,10 +698,11 @@ def check_copy(model: nn.Module, args: tuple, twin: nn.Module) -> None:
     try:
         with itself_or_shell(model) as stage:
             _, itself = _record(stage, own(args))
-        _, other = _record(shell_of(twin), own(args))
+        copy = shell_of(twin)  # a closure in it may still refer to the model
+        _, other = _record(replace(copy, own={**copy.own, **shell_of(model).own}), own(args))
     except Exception:  # it cannot be followed
         return
-    if (itself.output, itself.events) != (other.output, other.events):
+    if itself.output != other.output or itself.computes != other.computes:
         raise ModelError(_asks_who_it_is(model))
 
 

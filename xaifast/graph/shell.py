@@ -17,6 +17,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._dynamo.eval_frame import OptimizedModule
+
+from .capture import has_own_hooks, runs_inside
 
 # What every module has; the rest of its `__dict__` is its own.
 STANDARD = frozenset(vars(nn.Module()))
@@ -92,7 +95,7 @@ class _Shells:
                 self.bound.append((inside, name, x))
         children = inside["_modules"] = state["_modules"].copy()
         for name, child in children.items():
-            if isinstance(getattr(child, "_orig_mod", None), nn.Module):  # torch.compile's wrapper
+            if _only_compiles(child):
                 children[name] = self.make(child._orig_mod, f"{prefix}{name}._orig_mod")
             elif child is not None:
                 children[name] = self.make(child, prefix + name)
@@ -107,6 +110,15 @@ class _Shells:
                 state[name] = types.MethodType(x.__func__, self.of[id(x.__self__)])
 
 
+def _only_compiles(child: nn.Module | None) -> bool:
+    """Whether a module is torch.compile's wrapper of another one, and nothing more."""
+    return type(child) is OptimizedModule and runs_inside(child) and not has_own_hooks(child)
+
+
+def _is_compiled(module: nn.Module) -> bool:
+    return type(module) is OptimizedModule or module._compiled_call_impl is not None
+
+
 def shell_of(model: nn.Module) -> Shell:
     """Make the shell of a model."""
     shells = _Shells()
@@ -118,13 +130,14 @@ def shell_of(model: nn.Module) -> Shell:
 
 @contextmanager
 def itself_or_shell(model: nn.Module) -> Iterator[Shell]:
-    """The model's own modules where they are in eval mode, put back as they were; else their shell.
+    """The model's own modules, put back as they were; their shell where it takes the place of some.
 
-    A copy or a shell is not what it stands for to code that asks which module it is.
+    A copy or a shell is not what it stands for to code that asks which module it is. It is needed
+    where a module is in training mode, or compiled.
     """
     shell = shell_of(model)
     modules = list(model.modules())
-    if any(m.training for m in modules):
+    if any(m.training or _is_compiled(m) for m in modules):
         yield shell
         return
     states = [(m.__dict__, m.__dict__.copy()) for m in modules]
