@@ -188,7 +188,7 @@ def captured(model, x):
         lambda model, x: attr.LRP(model).core(x, target=1),
         lambda model, x: attr.LRP(model).plan(x),
         lambda model, x: attr.LRP(model).report(x, target=1),
-        lambda model, x: attr.Saliency(model, optimize=True).attribute(x, target=1),
+        lambda model, x: attr.Saliency(model).attribute(torch.cat([x] * 20), target=1),
         lambda model, x: attr.IntegratedGradients(model).attribute(x, target=1),
         lambda model, x: attr.Occlusion(model, optimize=True).attribute(
             x, target=1, sliding_window_shapes=(1, 2, 2)

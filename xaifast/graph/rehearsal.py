@@ -246,7 +246,7 @@ class Script:
 
     @property
     def computes(self) -> list[Event]:
-        """The calls that compute something; those of backward hooks, which a copy loses, only look."""
+        """The calls that compute something; backward hooks, which a copy loses, only look."""
         return [e for e in self.events if e.func not in _ABOUT]
 
     def gradients_hold(self, model: nn.Module, args: tuple) -> bool:
