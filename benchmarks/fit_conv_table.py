@@ -22,10 +22,10 @@ import torch
 from torch import Tensor, nn
 
 from xaifast import reference, rules
-from xaifast.graph.capture import Leaf
-from xaifast.graph.facts import Node
-from xaifast.graph.layers import attach_layers
-from xaifast.graph.run import NodeCall
+from xaifast.graph.capture.export import Leaf
+from xaifast.graph.layers.attach import attach_layers
+from xaifast.graph.node import Node
+from xaifast.graph.rule import NodeCall
 from xaifast.graph.weights import Weights
 from xaifast.ops import conv_measured, conv_table
 

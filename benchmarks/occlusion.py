@@ -22,9 +22,9 @@ import torch
 from torch import Tensor
 
 from xaifast import attr
-from xaifast.attr import incremental
-from xaifast.attr.windows import Grid, Windows
-from xaifast.graph.changes import Changes, products_of
+from xaifast.attr.perturbation import incremental
+from xaifast.attr.perturbation.windows import Grid, Windows
+from xaifast.graph.local.changes import Changes, products_of
 
 from . import models
 from .attr import image

@@ -9,7 +9,7 @@ from .errors import XaifastError
 
 if TYPE_CHECKING:
     from .catalogue import Method, explain, methods
-    from .graph import forget
+    from .graph.model import forget
 
 __version__ = "0.1.0"
 __all__ = ["Method", "XaifastError", "__version__", "explain", "forget", "methods"]
@@ -20,7 +20,7 @@ def __getattr__(name: str) -> Any:
     if name in ("Method", "explain", "methods"):
         return getattr(importlib.import_module(".catalogue", __name__), name)
     if name == "forget":
-        return importlib.import_module(".graph", __name__).forget
+        return importlib.import_module(".graph.model", __name__).forget
     if name in ("attr", "cells", "composites", "ops", "rules", "viz"):
         return importlib.import_module(f".{name}", __name__)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -128,7 +128,7 @@ def test_noise_of_captum_through_its_own_formula(model, nt_type, monkeypatch):
     def theirs(mean, std):  # one draw for all copies, sample by sample
         return mean + noise.movedim(0, 1).reshape(std.shape)
 
-    monkeypatch.setattr("xaifast.attr.noise.noisy", ours)
+    monkeypatch.setattr("xaifast.attr.gradient.noise_tunnel.noisy", ours)
     monkeypatch.setattr(torch, "normal", theirs)
     options = {"nt_type": nt_type, "nt_samples": 4, "stdevs": 0.2, "target": TARGET}
     got = attr.NoiseTunnel(attr.Saliency(model)).attribute(images(), **options)

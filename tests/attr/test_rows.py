@@ -14,12 +14,12 @@ from calls import Counting
 from torch import nn
 
 from xaifast import attr
-from xaifast.attr.gradient_shap import _Draws
-from xaifast.attr.independence import Rows, rows_by_trial
-from xaifast.attr.noise import noisy
-from xaifast.attr.quadrature import nodes_and_weights
+from xaifast.attr.path.gradient_shap import _Draws
+from xaifast.attr.path.quadrature import nodes_and_weights
+from xaifast.engine.independence import Rows, rows_by_trial
+from xaifast.engine.randomness import noisy
 from xaifast.errors import InputError, ModelError
-from xaifast.graph import model_graph
+from xaifast.graph.model import model_graph
 
 captum = peers.captum
 pytestmark = pytest.mark.filterwarnings(
@@ -142,7 +142,7 @@ def check_against_loop(name, monkeypatch, explain):
 
     if len(model(x, *(extra or ()))) == len(x):
         trust = Rows(True, (False,) * len(extra or ()))
-        monkeypatch.setattr("xaifast.attr.evaluation.rows_by_trial", lambda *a: trust)
+        monkeypatch.setattr("xaifast.engine.evaluation.rows_by_trial", lambda *a: trust)
     close(got, explain(loop, x, **options))
 
 
@@ -163,7 +163,7 @@ BY_MASKS = {
 def test_masks_and_draws_go_by_the_batch(f, method, monkeypatch):
     x = doubles(2, 3, 4, 4)
     got = BY_MASKS[method](f, x)
-    monkeypatch.setattr("xaifast.attr.evaluation.rows_by_trial", lambda *a: Rows(True, ()))
+    monkeypatch.setattr("xaifast.engine.evaluation.rows_by_trial", lambda *a: Rows(True, ()))
     loop = lambda rows: torch.cat([f(part) for part in rows.split(2)])  # noqa: E731
     close(got, BY_MASKS[method](loop, x))
 

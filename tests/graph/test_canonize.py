@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import nn
 
-from xaifast.graph import _evaluate, model_graph
+from xaifast.graph.model import model_graph
+from xaifast.graph.proof.verify import _evaluate
 
 BN = nn.BatchNorm2d
 

@@ -6,8 +6,8 @@ import torch
 from torch import nn
 
 from xaifast.errors import InputTypeError, ModelError
-from xaifast.graph import model_graph
-from xaifast.graph.capture import check_model, private_copy
+from xaifast.graph.capture.modules import check_model, private_copy
+from xaifast.graph.model import model_graph
 
 
 class Branching(nn.Module):

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import nn
 
-from xaifast.graph import model_graph
+from xaifast.graph.model import model_graph
 
 
 def nodes(model, x):

@@ -7,7 +7,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import nn
 
 from xaifast import composites
-from xaifast.attr.building import Builder
+from xaifast.engine.builder import Builder
 from xaifast.graph.prefix import linear_prefix
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from xaifast import attr
-from xaifast.graph.capture import quiet
+from xaifast.graph.capture.quiet import quiet
 
 
 class Branching(nn.Module):

@@ -11,8 +11,9 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from xaifast.graph.rehearsal import frozen, script_of
-from xaifast.graph.shell import shell_of
+from xaifast.graph.proof.events import frozen
+from xaifast.graph.proof.rehearsal import script_of
+from xaifast.graph.proof.shell import shell_of
 
 
 class Code(nn.Module):

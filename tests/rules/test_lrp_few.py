@@ -8,7 +8,7 @@ from torch import nn
 
 from xaifast import composites, ops, rules
 from xaifast.attr import LRP
-from xaifast.graph.layers import Conv
+from xaifast.graph.layers.conv import Conv
 
 RULES = {
     "Epsilon": rules.Epsilon(1e-2),

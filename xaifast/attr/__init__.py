@@ -1,27 +1,34 @@
 """Explainers, with captum's class names where captum has them."""
 
+from ..engine.baselines import blur
+from ..engine.report import Report
 from .base import Attribution, GradientAttribution, PerturbationAttribution
-from .baselines import blur
-from .cell_states import CellStates
-from .contextual import ContextualDecomposition
-from .deeplift import DeepLift, DeepLiftShap
-from .gradient import InputXGradient, Saliency
-from .gradient_shap import GradientShap
-from .guided import Deconvolution, GuidedBackprop, GuidedGradCam
-from .kernels import ExponentialKernel
-from .layer import LayerActivation, LayerAttribution, LayerGradCam, LayerGradientXActivation
-from .layer_output import LayerOutput
-from .layer_path import LayerConductance, LayerIntegratedGradients
-from .noise import NoiseTunnel
-from .path import IntegratedGradients
-from .perturbation import FeatureAblation, FeaturePermutation, Occlusion
-from .prediction_difference import PredictionDifference
-from .propagation import LRP, Report
-from .regressors import Lasso, LinearRegression, Ridge
-from .rise import RISE
-from .shapley import ShapleyValues, ShapleyValueSampling
-from .surrogate import KernelShap, Lime, LimeImage
-from .surrogate_base import LimeBase
+from .gradient.noise_tunnel import NoiseTunnel
+from .gradient.saliency import InputXGradient, Saliency
+from .layer.activation import (
+    LayerActivation,
+    LayerAttribution,
+    LayerGradCam,
+    LayerGradientXActivation,
+)
+from .layer.output import LayerOutput
+from .layer.path import LayerConductance, LayerIntegratedGradients
+from .path.cell_states import CellStates
+from .path.gradient_shap import GradientShap
+from .path.integrated_gradients import IntegratedGradients
+from .perturbation.ablation import FeatureAblation, FeaturePermutation
+from .perturbation.occlusion import Occlusion
+from .perturbation.prediction_difference import PredictionDifference
+from .perturbation.rise import RISE
+from .perturbation.shapley import ShapleyValues, ShapleyValueSampling
+from .propagation.contextual import ContextualDecomposition
+from .propagation.deeplift import DeepLift, DeepLiftShap
+from .propagation.guided import Deconvolution, GuidedBackprop, GuidedGradCam
+from .propagation.lrp import LRP
+from .surrogate.lime import KernelShap, Lime, LimeImage
+from .surrogate.lime_base import LimeBase
+from .surrogate.regressors import Lasso, LinearRegression, Ridge
+from .surrogate.similarity import ExponentialKernel
 
 __all__ = [
     "LRP",

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from ..errors import wrong_value
-from .arguments import (
+from ..engine.arguments import (
     Call,
     Fixed,
     as_tuple,
@@ -20,8 +19,9 @@ from .arguments import (
     make_call,
     plain_mode,
 )
-from .baselines import check_baselines
-from .evaluation import Evaluator
+from ..engine.baselines import check_baselines
+from ..engine.evaluation import Evaluator
+from ..errors import wrong_value
 
 
 class Attribution(Fixed):

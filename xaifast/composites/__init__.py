@@ -18,9 +18,7 @@ inputs (nodes), nonnegative, first, last, depth (0 to 1); `LRP.plan` shows them.
 The presets that zennit has keep its names and its defaults.
 """
 
-from .conditions import (
-    KINDS as KINDS,
-)
+from .conditions import KINDS as KINDS
 from .conditions import (
     Composite,
     base,

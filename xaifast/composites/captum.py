@@ -22,8 +22,8 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import describe, wrong_type, wrong_value
-from ..graph.facts import Node
-from ..graph.layers import Layer
+from ..graph.layers.base import Layer
+from ..graph.node import Node
 from ..rules import Epsilon, Pass, Pool, Rule, Transpose
 from ..rules.base import LinearRule, Part
 from .conditions import WEIGHTED, Composite, Entry

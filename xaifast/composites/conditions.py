@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from ..errors import wrong_type, wrong_value
-from ..graph.facts import RECTIFIERS, Node
+from ..graph.facts import RECTIFIERS
+from ..graph.node import Node
 from ..rules import Epsilon, Gate, Pass, Pool, Rule, Transpose
 
 Condition = Callable[[Node], bool] | tuple  # a function, or a tuple of conditions

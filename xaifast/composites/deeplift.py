@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..errors import describe, wrong_value
-from ..graph.facts import Node
+from ..graph.node import Node
 from ..rules import (
     Gradient,
     Pass,
@@ -13,7 +13,11 @@ from ..rules import (
     RescaleSoftmax,
     RevealCancel,
 )
-from ..rules.deeplift import is_activation_of_linear, is_elementwise, is_linear_before_activation
+from ..rules.deeplift import (
+    is_activation_of_linear,
+    is_elementwise,
+    is_linear_before_activation,
+)
 from .conditions import Composite, Entry, kind
 from .gradient import linear_derivatives
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..graph.facts import Node
+from ..graph.node import Node
 from ..rules import Clip, LinearGradient, Pool, ReLUGradient, SumGradient, Transpose
 from ..rules import Gradient as Derivative
 from ..rules.gradient import is_rectifier

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from torch import Tensor
 
 from ..errors import describe, wrong_type, wrong_value
-from ..graph.facts import Node
+from ..graph.node import Node
 from ..rules import (
     AlphaBeta,
     Epsilon,

@@ -18,13 +18,13 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, fx
 
-from . import recurrent, tokens
-from .capture import Captured
+from . import tokens
+from .capture.export import Captured
+from .edit import complete, emit, is_call, packet, replace, sweep
+from .operations import CONVOLUTIONS, TRANSPOSED, adaptive_max_pool, affine, cropped, with_bias_map
+from .recurrent import layout as recurrent
 
 aten = torch.ops.aten
-
-# Kept through folding, so that a node can tell the user where it comes from.
-ORIGIN = ("nn_module_stack", "stack_trace")
 
 NOOPS = {
     aten.clone, aten.contiguous, aten.detach, aten.alias, aten.dropout, aten.feature_dropout,
@@ -38,75 +38,6 @@ ASSERTIONS = {
 ADAPTIVE_MAX_POOLS = {
     aten.adaptive_max_pool1d, aten.adaptive_max_pool2d, aten.adaptive_max_pool3d,
 }  # fmt: skip
-CONVOLUTIONS = {aten.conv1d, aten.conv2d, aten.conv3d, aten.convolution}
-TRANSPOSED = {aten.conv_transpose1d, aten.conv_transpose2d, aten.conv_transpose3d}
-
-
-def adaptive_max_pool(x: Tensor, size: list[int], target: Callable) -> Tensor:
-    """The values of an adaptive max pooling, without the indices."""
-    return target(x, size)[0]
-
-
-def affine(x: Tensor, scale: Tensor | float, shift: Tensor | float | None) -> Tensor:
-    """Y = scale x + shift: a batch norm at test time, or arithmetic with a constant."""
-    y = x if isinstance(scale, float) and scale == 1.0 else x * scale
-    return y if shift is None else y + shift
-
-
-def packet(node: fx.Node) -> object:
-    """The operation of a node without its overload: aten.add for aten.add.Tensor."""
-    return getattr(node.target, "overloadpacket", node.target)
-
-
-def is_call(node: object, *targets: object) -> bool:
-    """Whether node calls one of the operations."""
-    return isinstance(node, fx.Node) and node.op == "call_function" and packet(node) in targets
-
-
-def complete(node: fx.Node) -> None:
-    """Give every argument of an ATen call by position, defaults included."""
-    schema = getattr(node.target, "_schema", None)
-    if node.op != "call_function" or schema is None:
-        return
-    kwargs = dict(node.kwargs)
-    args = list(node.args)
-    for argument in schema.arguments[len(args) :]:
-        if argument.kwarg_only:
-            break
-        args.append(kwargs.pop(argument.name, argument.default_value))
-    node.args, node.kwargs = tuple(args), kwargs
-
-
-def emit(
-    before: fx.Node,
-    target: Callable,
-    *args: object,
-    origin: fx.Node | None = None,
-    value: Tensor | None = None,
-) -> fx.Node:
-    """Insert a call, with the origin's place in the model and its shape where it is known.
-
-    value: of that shape, for a call that cannot be run on tensors of symbolic sizes.
-    """
-    with before.graph.inserting_before(before):
-        node = before.graph.call_function(target, args)
-    complete(node)
-    source = origin or before
-    node.meta.update({key: source.meta[key] for key in ORIGIN if key in source.meta})
-    if value is not None:
-        node.meta["val"] = value
-    elif all("val" in n.meta for n in node.all_input_nodes):
-        fake = fx.node.map_arg(args, lambda n: n.meta["val"])
-        with torch.no_grad():
-            node.meta["val"] = target(*fake)
-    return node
-
-
-def replace(old: fx.Node, new: fx.Node) -> None:
-    """Let new stand where old stood; the modules that ended in old now end in new."""
-    new.meta.setdefault("absorbed", []).extend([old, *old.meta.get("absorbed", [])])
-    old.replace_all_uses_with(new)
-    old.graph.erase_node(old)
 
 
 # ---- no-ops ----------------------------------------------------------------------------------
@@ -218,7 +149,7 @@ def spell_tokens(graph: fx.Graph, constant: Callable[[object], bool]) -> None:
         if is_call(bag, aten.embedding_bag):
             numbers = tokens.bag_places(bag)
             if numbers is not None:
-                replace(node, tokens.spell_bag(node, bag, numbers, emit))
+                replace(node, tokens.spell_bag(node, bag, numbers))
     for node in list(graph.nodes):
         for i in list(tokens.integers_made_floating(node)):
             x = node.args[i]
@@ -375,27 +306,6 @@ def scale_inner(w: Tensor, v: Tensor, groups: int) -> Tensor:
     return (w.unflatten(0, (groups, -1)) * scale).flatten(0, 1)
 
 
-def with_bias_map(
-    x: Tensor, w: Tensor, bias_map: Tensor, target: Callable, *rest: object
-) -> Tensor:
-    """A layer whose bias depends on the position, as behind a folded shift and zero padding."""
-    return target(x, w, None, *rest) + bias_map
-
-
-def cropped(
-    x: Tensor,
-    w: Tensor,
-    b: Tensor | None,
-    target: Callable,
-    starts: list[int],
-    sizes: list[int],
-    *rest: object,
-) -> Tensor:
-    """A convolution of which only some positions are outputs."""
-    z = target(x, w, b, *rest)
-    return z[(..., *(slice(i, i + n) for i, n in zip(starts, sizes, strict=True)))]
-
-
 def _is_layer(node: object, constant: Callable[[object], bool]) -> bool:
     """A convolution, or a dense layer on [N, features], with constant weights."""
     if is_call(node, *CONVOLUTIONS, *TRANSPOSED):
@@ -530,13 +440,6 @@ def constants_of(captured: Captured) -> Callable[[object], bool]:
     return constant
 
 
-def sweep(graph: fx.Graph) -> None:
-    """Erase what nobody uses."""
-    for node in reversed(graph.nodes):
-        if node.op == "call_function" and not node.users:
-            graph.erase_node(node)
-
-
 def to_canonical(captured: Captured, folds: bool = True) -> None:
     """Run all passes on the captured graph, in place; folds: batch norms into other layers."""
     graph = captured.graph
@@ -547,7 +450,7 @@ def to_canonical(captured: Captured, folds: bool = True) -> None:
     split_to_narrow(graph)
     spell_tokens(graph, constant)
     embed_first(graph)
-    recurrent.one_output_each(graph, emit, replace)
+    recurrent.one_output_each(graph)
     spell_linear(graph, constant)
     spell_padding(graph)
     spell_affine(graph, constant)

@@ -7,56 +7,31 @@ or to refuse an inexact one (deep Taylor on signed activations); it never change
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, fx
 
-from . import canonize, recurrent, tokens
-from .capture import Captured, Leaf
-from .independence import rows_apart
-from .rehearsal import Script
+from . import edit, operations, tokens
+from .capture.export import Captured, Leaf
+from .node import INF, Node, nodes_in, reached
+from .operations import (
+    FILLS,
+    MAX_POOLS,
+    MAXIMA,
+    PRODUCTS,
+    REARRANGEMENTS,
+    SHAPE_ONLY,
+    SUMS,
+    named,
+)
+from .proof.independence import rows_apart
+from .proof.rehearsal import Script
+from .recurrent import layout as recurrent
 
 aten = torch.ops.aten
-INF = math.inf
-
-
-def _operations(names: str) -> set[object]:
-    """The ATen operations of these names that this PyTorch has."""
-    return {getattr(aten, name) for name in names.split() if hasattr(aten, name)}
-
-
-# What copies elements to other places (and perhaps adds constants): its transposed map is exact
-# and conserves relevance.
-REARRANGEMENTS = _operations("""
-    view reshape _unsafe_view flatten unflatten permute transpose t movedim moveaxis cat concat
-    stack narrow slice select expand expand_as index index_select gather squeeze unsqueeze flip
-    roll rot90 pad constant_pad_nd reflection_pad1d reflection_pad2d reflection_pad3d
-    replication_pad1d
-    replication_pad2d replication_pad3d unfold im2col repeat tile repeat_interleave pixel_shuffle
-    pixel_unshuffle channel_shuffle upsample_nearest1d upsample_nearest2d upsample_nearest3d
-    _upsample_nearest_exact1d _upsample_nearest_exact2d _upsample_nearest_exact3d slice_scatter
-    select_scatter where masked_fill diagonal tril triu _to_copy to type_as
-""") | {recurrent.part}
-# Position of the number that a rearrangement fills in.
-FILLS = {aten.constant_pad_nd: 2, aten.masked_fill: 2, aten.pad: 3}
-
-# Sums of inputs with fixed non-negative weights.
-SUMS = _operations("""
-    avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d
-    _adaptive_avg_pool2d _adaptive_avg_pool3d mean sum upsample_linear1d upsample_bilinear2d
-    upsample_trilinear3d
-""")
-# Linear maps when one operand is constant; the rules for dense layers hold for them.
-PRODUCTS = _operations("matmul mm bmm mv einsum")
-MAX_POOLS = _operations("max_pool1d max_pool2d max_pool3d")
-MAXIMA = {aten.amax, aten.maximum, canonize.adaptive_max_pool}
-SHAPE_ONLY = _operations("""
-    sym_size new_zeros new_ones new_full new_empty zeros_like ones_like full_like empty_like fill
-    zero
-""")
 
 
 def _hardtanh(node: Node, low: float, high: float) -> tuple[float, float]:
@@ -95,7 +70,7 @@ ACTIVATIONS: dict[object, Callable[[Node, float, float], tuple[float, float]]] =
     aten.tanh: lambda node, a, b: (0.0 if a >= 0 else -1.0, 1.0),
     **{
         op: lambda node, a, b: (0.0 if a >= 0 else -INF, INF)
-        for op in _operations(
+        for op in named(
             "leaky_relu elu selu celu gelu silu mish hardswish hardshrink softshrink rrelu"
         )
     },
@@ -104,83 +79,6 @@ ACTIVATIONS: dict[object, Callable[[Node, float, float], tuple[float, float]]] =
 }
 # These are the ones for which the deep Taylor view of a rectified unit holds.
 RECTIFIERS = {"relu", "relu6"}
-
-
-@dataclass(eq=False)
-class Node:
-    """One operation of the canonical graph.
-
-    name: unique; kind: the word that composites match ("conv", "linear", "activation", ...); op:
-    the ATen operation; module, module_type, source: where in the user's model; shape: of the
-    output, without the batch; by_sample: whether the leading dimension is the batch, and no other
-    depends on it; elements: how many numbers one sample has; inputs: the operands that carry
-    relevance; low, high: bounds of the values; floating: a tensor of real numbers; constant:
-    depends on parameters only; carries: has relevance; first, last, depth: position among the
-    layers with weights; layer: its linear map; rectified: relevance vanishes wherever the output is
-    not positive (set when rules are known); tokens: the inputs whose token numbers it holds, each
-    at a known place; mixed: what it depends on as on token numbers otherwise, and by which node.
-    """
-
-    name: str
-    kind: str
-    op: str
-    target: Callable
-    args: tuple
-    kwargs: dict[str, Any]
-    leaf: Leaf | None = None
-    module: str = ""
-    module_type: type | None = None
-    source: str = ""
-    shape: tuple = ()
-    by_sample: bool = False
-    elements: int = 0
-    inputs: tuple[Node, ...] = ()
-    users: list[Node] = field(default_factory=list)
-    floating: bool = False
-    constant: bool = False
-    carries: bool = False
-    low: float = -INF
-    high: float = INF
-    first: bool = False
-    last: bool = False
-    depth: float = 0.0
-    layer: Any = None
-    rectified: bool = False
-    tokens: frozenset[Node] = frozenset()
-    mixed: dict[Node, Node] = field(default_factory=dict)
-
-    def __repr__(self) -> str:
-        place = self.module or "the model's forward"
-        return f"{self.name} ({self.op} in {place})"
-
-    @property
-    def nonnegative(self) -> bool:
-        """Whether no value of the output can be negative."""
-        return self.low >= 0
-
-    def call(self, value: Callable[[Node], Any]) -> Any:
-        """Run the operation on the values of its arguments."""
-        args = [_resolve(a, value) for a in self.args]
-        if not self.kwargs:
-            return self.target(*args)
-        return self.target(*args, **{k: _resolve(v, value) for k, v in self.kwargs.items()})
-
-
-def _resolve(argument: Any, value: Callable[[Node], Any]) -> Any:
-    if isinstance(argument, Node):
-        return value(argument)
-    if isinstance(argument, (list, tuple)):
-        return [_resolve(a, value) for a in argument]
-    return argument
-
-
-def nodes_in(argument: Any) -> Iterator[Node]:
-    """All nodes in an argument, in order, lists opened."""
-    if isinstance(argument, Node):
-        yield argument
-    elif isinstance(argument, (list, tuple)):
-        for a in argument:
-            yield from nodes_in(a)
 
 
 # ---- one node --------------------------------------------------------------------------------
@@ -267,17 +165,17 @@ def is_product(node: Node) -> bool:
 def _kind(node: Node, packet: object) -> str:
     """The word that composites match; for an operation without one, its ATen name."""
     count = len(node.inputs)
-    if packet in canonize.CONVOLUTIONS | canonize.TRANSPOSED:
+    if packet in operations.CONVOLUTIONS | operations.TRANSPOSED:
         return "conv" if count == 1 and node.args[1].constant else node.op
     if packet is aten.linear:
         return "linear" if count == 1 and node.args[1].constant else node.op
     if is_product(node):
         return "linear"
-    if node.target is canonize.cropped:
+    if node.target is operations.cropped:
         return "conv"
-    if node.target is canonize.with_bias_map:
+    if node.target is operations.with_bias_map:
         return "linear" if node.args[3].overloadpacket is aten.linear else "conv"
-    if node.target is canonize.affine:
+    if node.target is operations.affine:
         return "affine"
     if packet in (aten.add, aten.sub):
         return "add" if count == 2 else "affine"
@@ -318,7 +216,7 @@ def _range_of(argument: Any) -> tuple[float, float]:
 
 def _affine_range(node: Node) -> tuple[float, float]:
     """Bounds of scale x + shift for numbers, and of x + y; a tensor constant has no bounds."""
-    if node.target is canonize.affine:
+    if node.target is operations.affine:
         x, scale, shift = (_range_of(0.0 if v is None else v) for v in node.args)
         z = _times(x, scale)
         return z[0] + shift[0], z[1] + shift[1]
@@ -493,17 +391,6 @@ def _runnable(target: Any) -> Any:
     return target
 
 
-def reached(output: Node, edges: Callable[[Node], Iterable[Node]]) -> dict[Node, None]:
-    """What lies below a node along some edges, itself included, the nodes nearest to it first."""
-    found, left = {output: None}, [output]
-    for node in left:
-        for x in edges(node):
-            if x not in found:
-                found[x] = None
-                left.append(x)
-    return found
-
-
 def read_values(node: Node) -> list[Node]:
     """The operands whose values a node depends on."""
     shape_only = getattr(node.target, "overloadpacket", node.target) in SHAPE_ONLY
@@ -574,7 +461,7 @@ def build_graph(
         if leaf is not None:
             _mark_leaf(made, explained)
         else:
-            _mark_call(made, canonize.packet(node), node.meta.get("val"))
+            _mark_call(made, edit.packet(node), node.meta.get("val"))
     output = next(n for n in captured.graph.nodes if n.op == "output").args[0]
     nodes = list(known.values())
     inputs = sorted((n for n in nodes if n.kind == "input"), key=lambda n: n.leaf.index)  # type: ignore[union-attr]

@@ -20,7 +20,9 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, StatelessSymbolicContext
 
 from ..errors import ModelError, wrong_value
-from .capture import EXAMPLE_BATCH, first_line, quiet
+from .capture.export import EXAMPLE_BATCH
+from .capture.modules import first_line
+from .capture.quiet import quiet
 
 aten = torch.ops.aten
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
-from .facts import Node, nodes_in
+from .node import Node, nodes_in
 from .run import Propagation
 
 LINEAR = ("conv", "linear", "affine", "sum")

@@ -9,52 +9,16 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ..errors import InputError, ModelError
-from .facts import ModelGraph, Node, nodes_in
+from .facts import ModelGraph
+from .node import Node, nodes_in
+from .rule import Balance, NodeCall, Rule
 from .weights import Weights
-
-if TYPE_CHECKING:
-    from ..rules import Rule
-
-
-class NodeCall:
-    """A node in one run: its facts, and its function with everything but its inputs fixed.
-
-    `kept` is what the node's rule kept when it ran the node itself. `reference(node)` is the value
-    of a node in the run of a baseline, where there was one.
-    """
-
-    def __init__(
-        self,
-        node: Node,
-        lookup: Callable[[Node], Any],
-        reference: Callable[[Node], Any] | None = None,
-        kept: Any = None,
-    ) -> None:
-        self.node = node
-        self.kept = kept
-        self.lookup = lookup
-        self.reference = reference
-        self.layer = node.layer
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.node, name)
-
-    def with_layer(self, layer: Any) -> NodeCall:
-        """The same call with another linear map in place of the node's."""
-        other = NodeCall(self.node, self.lookup, self.reference)
-        other.layer = layer
-        return other
-
-    def rerun(self, *inputs: Tensor) -> Tensor:
-        """The node's output for other values of the inputs that carry relevance."""
-        given = dict(zip(self.node.inputs, inputs, strict=True))
-        return self.node.call(lambda n: given[n] if n in given else self.lookup(n))
 
 
 @dataclass(frozen=True)
@@ -62,29 +26,6 @@ class _Kept:
     """Where the values of a run hold what a node's rule kept."""
 
     node: Node
-
-
-@dataclass
-class Balance:
-    """What became of the relevance that one node received, summed over batch and targets."""
-
-    node: Node
-    received: float = 0.0
-    passed: float = 0.0
-    bias: float = 0.0
-    stabilizer: float = 0.0
-    filled: float = 0.0
-    gates: float = 0.0  # of what it passed or absorbed, how much went through gates
-
-    def absorb(self, bias: Tensor | float = 0.0, stabilizer: Tensor | float = 0.0) -> None:
-        """Count what a bias or a stabilizer kept."""
-        self.bias += float(bias)
-        self.stabilizer += float(stabilizer)
-
-    @property
-    def gap(self) -> float:
-        """What is unaccounted for: rounding."""
-        return self.received - self.passed - self.bias - self.stabilizer - self.filled
 
 
 def _check_messages(rule: Rule, node: Node, sent: Any, targets: int, values: dict) -> None:

@@ -9,34 +9,31 @@ several into one, behind which no place can be told.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, fx
 
-if TYPE_CHECKING:
-    from .facts import Node
+from .edit import emit
+from .node import Node
+from .operations import named
 
 aten = torch.ops.aten
-
-
-def _operations(names: str) -> set[object]:
-    return {getattr(aten, name) for name in names.split() if hasattr(aten, name)}
 
 
 # What reads a row for each number: the row is laid out behind the place of the number.
 LOOKUPS = {aten.embedding: 1, aten.one_hot: 0, aten.index: 1, aten.index_select: 2}
 # What makes another number (or a float) of each, at its place.
-RENAMINGS = _operations("""
+RENAMINGS = named("""
     _to_copy to type_as add sub rsub mul neg abs clamp clamp_min clamp_max remainder fmod
     floor_divide div maximum minimum bitwise_and bitwise_or bitwise_xor bitwise_left_shift
     bitwise_right_shift
 """)
 # What picks values of its first operand: where that carries relevance, numbers are its places.
-PICKS = _operations("""
+PICKS = named("""
     embedding index index_select gather scatter scatter_add index_put take take_along_dim
 """)
-ARITHMETIC = _operations("add sub rsub mul div")
+ARITHMETIC = named("add sub rsub mul div")
 SUM, MEAN = 0, 1  # modes of aten.embedding_bag; 2 is the largest
 INF = float("inf")
 
@@ -62,9 +59,7 @@ def bag_places(bag: fx.Node) -> fx.Node | None:
     return flat.args[0] if (offsets.args[0], offsets.args[2]) == (0, shape[1]) else None
 
 
-def spell_bag(
-    node: fx.Node, bag: fx.Node, numbers: fx.Node, emit: Callable[..., fx.Node]
-) -> fx.Node:
+def spell_bag(node: fx.Node, bag: fx.Node, numbers: fx.Node) -> fx.Node:
     """An embedding bag as an embedding and what gathers its rows, put before `node`."""
 
     def call(target: Callable, *args: object) -> fx.Node:

@@ -20,7 +20,7 @@ from .. import ops
 from ..errors import ModelError
 
 if TYPE_CHECKING:
-    from .facts import Node
+    from .node import Node
 
 
 def read(model: nn.Module, path: str) -> Tensor:

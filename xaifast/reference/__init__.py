@@ -9,19 +9,10 @@ from .few import few_weights, relprop_few
 from .fingerprint import fingerprint
 from .linear import zplus_linear
 from .paths import lstm_path
-from .recurrent import (
-    GATES as GATES,
-)
-from .recurrent import (
-    Absorbed as Absorbed,
-)
-from .recurrent import (
-    gated_product as gated_product,
-)
-from .recurrent import (
-    recurrent_relprop,
-    recurrent_states,
-)
+from .recurrent import GATES as GATES
+from .recurrent import Absorbed as Absorbed
+from .recurrent import gated_product as gated_product
+from .recurrent import recurrent_relprop, recurrent_states
 from .regression import weighted_lasso, weighted_least_squares
 from .relevance import (
     add_split,

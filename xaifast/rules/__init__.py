@@ -23,23 +23,14 @@ which bias counts in the denominator:
 ...         yield rules.Part(a.abs(), w)
 """
 
-from .base import LinearRule, Part, Rule
+from ..graph.rule import Rule
+from .base import LinearRule, Part
 from .deeplift import Rescale, RescaleMax, RescalePair, RescaleSoftmax, RevealCancel
+from .gates import Gate
 from .gradient import Clip, Gradient, LinearGradient, ReLUGradient, SumGradient
-from .lrp import (
-    AlphaBeta,
-    Epsilon,
-    Flat,
-    Gamma,
-    Gate,
-    Pass,
-    Pool,
-    Transpose,
-    WSquare,
-    ZBox,
-    Zero,
-    ZPlus,
-)
+from .lrp import AlphaBeta, Epsilon, Flat, Gamma, WSquare, ZBox, Zero, ZPlus
+from .moves import Pass, Transpose
+from .pooling import Pool
 from .recurrent import GatedProduct, Recurrent
 
 __all__ = [

@@ -3,101 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, fields, is_dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from .. import reference
-from ..graph.facts import Node
-from ..graph.layers import Contributions, Layer, Signs
-from ..graph.run import Balance, NodeCall
+from ..graph.layers.base import Contributions, Layer, Signs
+from ..graph.node import Node
+from ..graph.rule import Balance, Rule
 from ..graph.weights import Weight
-
-
-class Rule:
-    """How a node hands the relevance of its output to its inputs.
-
-    A subclass implements `propagate`; the rest has safe defaults.
-
-    Attributes
-    ----------
-    needs_inputs, needs_output : bool
-        Whether `propagate` reads them; what no rule reads is not kept.
-    runs : bool
-        Whether `run` takes the place of the operation on the way forward.
-    """
-
-    needs_inputs: bool = True
-    needs_output: bool = True
-    runs: bool = False
-
-    def check(self, node: Node) -> str | None:
-        """Why this rule cannot be used at a node, or None: asked once, before any work."""
-        return None
-
-    def reads(self, node: Node) -> tuple[Node, ...]:
-        """Further nodes whose values it asks for, by `node.lookup`."""
-        return ()
-
-    def run(self, node: NodeCall) -> tuple[Tensor, Any]:
-        """Return the node's output, and what `propagate` shall find as `node.kept`."""
-        raise NotImplementedError
-
-    def keeps(self, node: Node) -> tuple[int, int]:
-        """Numbers of each sample that `run` keeps, and that each target takes on the way back.
-
-        Beside inputs and output: what bounds the samples that are processed at once.
-        """
-        return 0, 0
-
-    def passes(self, node: Node) -> bool:
-        """Whether the message is handed on as it is."""
-        return False
-
-    def fuses(self, node: Node, rectified: bool) -> bool:
-        """Whether a ReLU behind the node may be computed with it, and `output` be the ReLU's."""
-        return False
-
-    def gates(self, node: Node, gated: bool) -> bool:
-        """Whether the message vanishes where the input does, if R does where the output does."""
-        return False
-
-    def propagate(
-        self,
-        node: NodeCall,
-        inputs: tuple[Tensor, ...],
-        output: Tensor | None,
-        R: Tensor,
-        balance: Balance | None = None,
-    ) -> Iterable[Tensor | None]:
-        """Return one message for each input.
-
-        Parameters
-        ----------
-        node : the node's facts (kind, op, layer, module, ...) and `rerun(*inputs)`.
-        inputs : values of the operands that carry relevance, [N, ...] each.
-        output : value of the node.
-        R : relevance of the output, [targets, *output.shape].
-        balance : when a report is wanted: `balance.absorb(bias=..., stabilizer=...)`.
-
-        Returns
-        -------
-        One tensor [targets, *input.shape] for each input (None for no relevance).
-        """
-        raise NotImplementedError
-
-    def __repr__(self) -> str:
-        if not is_dataclass(self):
-            return type(self).__name__
-
-        def shown(x: object) -> str:
-            return f"Tensor{list(x.shape)}" if isinstance(x, Tensor) and x.numel() > 1 else repr(x)
-
-        values = [f"{f.name}={shown(getattr(self, f.name))}" for f in fields(self) if f.repr]
-        return f"{type(self).__name__}({', '.join(values)})"
 
 
 @dataclass(frozen=True, eq=False)

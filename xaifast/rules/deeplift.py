@@ -16,11 +16,12 @@ import torch
 from torch import Tensor
 
 from .. import ops
-from ..graph.facts import Node
-from ..graph.layers import Layer, unbroadcast
-from .base import Rule
+from ..graph.layers.base import Layer, unbroadcast
+from ..graph.node import Node
+from ..graph.rule import Rule
 from .gradient import vector_jacobian
-from .lrp import _minus, _plus, _pool_geometry, _to_first_largest
+from .lrp import minus, plus
+from .pooling import pool_geometry, to_first_largest
 
 # Functions of one value at a time that are no activation functions to the graph engine.
 UNARY = (
@@ -179,8 +180,8 @@ class RescaleMax(Rescale):
 def _to_winner(node, a: Tensor, R: Tensor) -> Tensor:
     """R of each maximum to the first input that attains it."""
     if node.kind == "max_reduce":
-        return _to_first_largest(node, a, R)
-    kernel, stride, padding, dilation = _pool_geometry(node, a.dim() - 2)
+        return to_first_largest(node, a, R)
+    kernel, stride, padding, dilation = pool_geometry(node, a.dim() - 2)
     return ops.pool_redistribute(a, R, kernel, stride, padding, dilation)
 
 
@@ -270,7 +271,7 @@ class RevealCancel(Rule):
     def _multipliers(self, node, layer: Layer, a0: Tensor, da: Tensor) -> tuple[Tensor, Tensor]:
         f = _activation_of(node)
         up, down = da.clamp(min=0), da.clamp(max=0)
-        w_plus, w_minus = _plus(layer), _minus(layer)
+        w_plus, w_minus = plus(layer), minus(layer)
         dz_plus = layer.forward(up, w_plus) + layer.forward(down, w_minus)
         dz_minus = layer.forward(up, w_minus) + layer.forward(down, w_plus)
         z0 = layer.forward(a0, layer.weight, layer.bias).expand_as(dz_plus)
@@ -285,7 +286,7 @@ class RevealCancel(Rule):
 def _transposed(layer: Layer, R_plus: Tensor, R_minus: Tensor) -> Tensor:
     """w+^T R+ + w-^T R-."""
     like = layer._like(R_plus)
-    parts = ((R_plus, _plus(layer)), (R_minus, _minus(layer)))
+    parts = ((R_plus, plus(layer)), (R_minus, minus(layer)))
     first, second = (layer.transpose(R, w, like) for R, w in parts)
     return first + second
 

@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 
 from ..errors import ModelError
-from ..graph.facts import Node
-from ..graph.layers import Linear
-from .base import Rule
+from ..graph.layers.dense import Linear
+from ..graph.node import Node
+from ..graph.rule import Rule
 
 # Activation functions that let positive values through and (nearly) nothing else: where guided
 # backprop and deconvnet clip the signal. ReLU6 is a hardtanh, and clamp(min=0) is a ReLU.

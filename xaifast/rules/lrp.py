@@ -16,17 +16,19 @@ from torch import Tensor
 
 from .. import ops
 from ..errors import wrong_type, wrong_value
-from ..graph.facts import Node
-from ..graph.layers import Contributions, Layer, Signs, transposed, unbroadcast
+from ..graph.layers.base import Contributions, Layer, Signs, unbroadcast
+from ..graph.node import Node
 from ..graph.weights import Weight
-from .base import BySigns, LinearRule, Part, Rule
+from .base import BySigns, LinearRule, Part
 
 
-def _plus(layer: Layer) -> Weight:
+def plus(layer: Layer) -> Weight:
+    """Give w+ = max(w, 0)."""
     return layer.derive("w+", lambda w: w.clamp(min=0))
 
 
-def _minus(layer: Layer) -> Weight:
+def minus(layer: Layer) -> Weight:
+    """Give w- = min(w, 0)."""
     return layer.derive("w-", lambda w: w.clamp(max=0))
 
 
@@ -46,7 +48,8 @@ def _check_weights(rule: LinearRule, node: Node) -> str | None:
     return LinearRule.check(rule, node)
 
 
-def _check_not_negative(who: str, **values: float) -> None:
+def check_not_negative(who: str, **values: float) -> None:
+    """Require finite values >= 0."""
     for name, value in values.items():
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             raise wrong_type(f"{who}: {name}", "must be a number", value, "For example 1e-6.")
@@ -98,7 +101,7 @@ class Epsilon(LinearRule):
     needs_output = True
 
     def __post_init__(self) -> None:
-        _check_not_negative("Epsilon", epsilon=self.epsilon)
+        check_not_negative("Epsilon", epsilon=self.epsilon)
 
     def _eps(self, z: Tensor) -> float | Tensor:
         if not self.relative:
@@ -203,7 +206,7 @@ class ZPlus(BySigns):
     stabilizer: float = 1e-6
 
     def __post_init__(self) -> None:
-        _check_not_negative("ZPlus", stabilizer=self.stabilizer)
+        check_not_negative("ZPlus", stabilizer=self.stabilizer)
 
     def signs(self) -> tuple[Signs, ...]:
         return (Signs(1.0, 1.0, 0.0),)
@@ -226,7 +229,7 @@ def _positive_part(layer, a, u, b, eps, coefficient=1.0) -> Part:
     """sum_k (a_j w_jk)+ s_k with (a w)+ = a+ w+ + a- w-."""
     bounded, b = _counts_all(layer, b), None if b is None else b.clamp(min=0)
     if u is a:
-        return Part(u, _plus(layer), b, eps, coefficient=coefficient, bounded=bounded)
+        return Part(u, plus(layer), b, eps, coefficient=coefficient, bounded=bounded)
     by = Contributions("positive", a)
     return Part(
         u, lambda: _signs(layer), b, eps, parts=2, coefficient=coefficient, bounded=bounded, by=by
@@ -234,18 +237,18 @@ def _positive_part(layer, a, u, b, eps, coefficient=1.0) -> Part:
 
 
 def _signs(layer: Layer) -> Weight:
-    return layer.stack(_plus(layer), _minus(layer), "[w+, w-]")
+    return layer.stack(plus(layer), minus(layer), "[w+, w-]")
 
 
 def _negative_part(layer, a, u, b, eps, coefficient=1.0) -> Part:
     """sum_k (a_j w_jk)- s_k with (a w)- = a+ w- + a- w+."""
     b = None if b is None else b.clamp(max=0)
     if u is a:
-        return Part(u, _minus(layer), b, eps, coefficient=coefficient)
+        return Part(u, minus(layer), b, eps, coefficient=coefficient)
     by = Contributions("negative", a)
 
     def w() -> Weight:
-        return layer.stack(_minus(layer), _plus(layer), "[w-, w+]")
+        return layer.stack(minus(layer), plus(layer), "[w-, w+]")
 
     return Part(u, w, b, eps, parts=2, coefficient=coefficient, by=by)
 
@@ -290,7 +293,7 @@ class AlphaBeta(BySigns):
     stabilizer: float = 1e-6
 
     def __post_init__(self) -> None:
-        _check_not_negative(
+        check_not_negative(
             "AlphaBeta", alpha=self.alpha, beta=self.beta, stabilizer=self.stabilizer
         )
         if abs(self.alpha - self.beta - 1.0) > 1e-9:
@@ -355,7 +358,7 @@ class Gamma(BySigns):
     needs_output = True
 
     def __post_init__(self) -> None:
-        _check_not_negative("Gamma", gamma=self.gamma, stabilizer=self.stabilizer)
+        check_not_negative("Gamma", gamma=self.gamma, stabilizer=self.stabilizer)
 
     def signs(self) -> tuple[Signs, ...]:
         return (Signs(1.0, 1.0 + self.gamma, 1.0),)
@@ -442,7 +445,7 @@ class ZBox(LinearRule):
     stabilizer: float = 1e-6
 
     def __post_init__(self) -> None:
-        _check_not_negative("ZBox", stabilizer=self.stabilizer)
+        check_not_negative("ZBox", stabilizer=self.stabilizer)
         for name, value in (("low", self.low), ("high", self.high)):
             if not isinstance(value, (int, float, Tensor)):
                 raise wrong_type(
@@ -532,7 +535,7 @@ class WSquare(LinearRule):
     stabilizer: float = 1e-6
 
     def __post_init__(self) -> None:
-        _check_not_negative("WSquare", stabilizer=self.stabilizer)
+        check_not_negative("WSquare", stabilizer=self.stabilizer)
 
     def parts(self, layer, a, z):
         b = _counted(layer.bias, self)
@@ -575,7 +578,7 @@ class Flat(LinearRule):
     stabilizer: float = 1e-6
 
     def __post_init__(self) -> None:
-        _check_not_negative("Flat", stabilizer=self.stabilizer)
+        check_not_negative("Flat", stabilizer=self.stabilizer)
 
     def parts(self, layer, a, z):
         yield Part(None, layer.derive("1", torch.ones_like), None, self.stabilizer)
@@ -596,265 +599,3 @@ class Flat(LinearRule):
     def _share(self, layer: Layer, a: Tensor) -> Tensor:
         n = layer.forward(a.new_ones((1, *a.shape[1:])), layer.derive("1", torch.ones_like))
         return 1 / (n + self.stabilizer)
-
-
-# ---- other nodes -----------------------------------------------------------------------------
-
-
-class Pass(Rule):
-    """Hand relevance on unchanged, for activation functions and affine nodes.
-
-    R_j = R_k
-
-    References
-    ----------
-    Book, section 10.2.1: the propagation rules treat a layer together with its activation.
-
-    Examples
-    --------
-    >>> from xaifast import rules
-    >>> rules.Pass()
-    Pass
-    """
-
-    needs_inputs = needs_output = False
-
-    def check(self, node: Node) -> str | None:
-        """The one input must have the shape of the output."""
-        if len(node.inputs) == 1 and node.inputs[0].shape == node.shape:
-            return None
-        return "Pass needs one input of the shape of the output"
-
-    def passes(self, node: Node) -> bool:
-        return True
-
-    def gates(self, node: Node, gated: bool) -> bool:
-        return gated and node.op == "relu"
-
-    def propagate(self, node, inputs, output, R, balance=None):
-        return (R,)
-
-
-class Transpose(Rule):
-    """The exact transposed map of what only moves values (view, cat, slice, expand, pad, ...).
-
-    R_j = sum of the R_k that are copies of j
-
-    Examples
-    --------
-    >>> from xaifast import rules
-    >>> rules.Transpose()
-    Transpose
-    """
-
-    needs_output = False
-
-    def gates(self, node: Node, gated: bool) -> bool:
-        return gated
-
-    def propagate(self, node, inputs, output, R, balance=None):
-        messages: tuple[Tensor | None, ...] | None = _moved_back(node, inputs, R)
-        if messages is None:
-            messages = _transposed_inputs(node, inputs, R)
-        if balance is not None:  # what fell on padding and constants
-            arrived = sum(float(m.sum()) for m in messages if m is not None)
-            balance.filled += float(R.sum()) - arrived
-        return messages
-
-
-def _moved_back(node, inputs: tuple[Tensor, ...], R: Tensor) -> tuple[Tensor, ...] | None:
-    """The common cases in closed form, else None."""
-    if node.op in (
-        "view",
-        "reshape",
-        "_unsafe_view",
-        "flatten",
-        "unflatten",
-        "squeeze",
-        "unsqueeze",
-    ):
-        return (R.reshape(len(R), *inputs[0].shape),)
-    if node.op == "permute":
-        dims = [d % inputs[0].dim() for d in node.args[1]]
-        back = sorted(range(len(dims)), key=dims.__getitem__)
-        return (R.permute(0, *(d + 1 for d in back)),)
-    if node.op == "transpose":
-        i, j = (d % inputs[0].dim() + 1 for d in node.args[1:3])
-        return (R.transpose(i, j),)
-    if node.op == "cat" and len(inputs) == len(node.args[0]):
-        dim = (node.args[1] if len(node.args) > 1 else 0) % inputs[0].dim()
-        return R.split([x.shape[dim] for x in inputs], dim + 1)
-    return None
-
-
-def _transposed_inputs(node, inputs: tuple[Tensor, ...], R: Tensor) -> tuple[Tensor | None, ...]:
-    """One transposed map for each input, the others held fixed."""
-    messages: list[Tensor | None] = []
-    for i, x in enumerate(inputs):
-        source = node.inputs[i]
-        if source in node.inputs[:i]:  # it enters twice, as in stack([y, y]): one map for both
-            messages.append(None)
-            continue
-
-        def forward(u: Tensor, source: Node = source) -> Tensor:
-            given = zip(node.inputs, inputs, strict=True)
-            return node.rerun(*(u if n is source else v for n, v in given))
-
-        messages.append(transposed(forward, x, R))
-    return tuple(messages)
-
-
-@dataclass(repr=False)
-class Pool(Rule):
-    """Max pooling: winner-take-all, or in proportion to the activations.
-
-    winner-take-all:  R_i = sum of the R_o of the windows that i wins (first of equals)
-    proportional:     R_i = sum_o a_i / (sum_i a_i) R_o
-
-    Parameters
-    ----------
-    proportional : bool, default False
-        False: winner-take-all.
-    stabilizer : float, default 1e-6
-        Of the proportional rule's denominator.
-
-    Raises
-    ------
-    ValueError
-        If the stabilizer is negative.
-
-    References
-    ----------
-    Book, section 10.3.2 (both), section 16.2 (proportional).
-
-    Examples
-    --------
-    >>> from xaifast import rules
-    >>> rules.Pool(proportional=True)
-    Pool(proportional=True, stabilizer=1e-06)
-    """
-
-    proportional: bool = False
-    stabilizer: float = 1e-6
-    needs_output = False
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.proportional, bool):
-            raise wrong_type(
-                "Pool: proportional", "must be a bool", self.proportional,
-                "False: winner-take-all.",
-            )  # fmt: skip
-        _check_not_negative("Pool", stabilizer=self.stabilizer)
-
-    def check(self, node: Node) -> str | None:
-        """Windows for both schemes; a plain maximum has a winner only."""
-        if node.kind == "max_pool" or (node.kind == "max_reduce" and not self.proportional):
-            return None
-        return "Pool(proportional=True) needs a max pooling with windows, Pool() a maximum"
-
-    def gates(self, node: Node, gated: bool) -> bool:
-        return gated or self.proportional
-
-    def propagate(self, node, inputs, output, R, balance=None):
-        if node.op == "maximum":
-            return _to_the_larger(inputs, R)
-        (a,) = inputs
-        if node.kind == "max_reduce":
-            return (_to_first_largest(node, a, R),)
-        kernel, stride, padding, dilation = _pool_geometry(node, a.dim() - 2)
-        rule = "proportional" if self.proportional else "winner_take_all"
-        message = ops.pool_redistribute(
-            a, R, kernel, stride, padding, dilation, rule, self.stabilizer
-        )
-        if balance is not None and self.proportional:
-            balance.absorb(stabilizer=R.sum() - message.sum())
-        return (message,)
-
-
-def _to_the_larger(inputs: tuple[Tensor, ...], R: Tensor) -> tuple[Tensor, Tensor]:
-    """All relevance of max(x, y) to the larger of the two, to x if they are equal."""
-    x, y = inputs
-    R_x = torch.where(x >= y, R, 0)
-    return unbroadcast(R_x, x.shape), unbroadcast(R - R_x, y.shape)
-
-
-def _to_first_largest(node, a: Tensor, R: Tensor) -> Tensor:
-    """All relevance of a maximum to the first input that attains it."""
-    if node.op != "amax":
-        return transposed(node.rerun, a, R)
-    dims = sorted(d % a.dim() for d in node.args[1]) or list(range(1, a.dim()))
-    kept = [d for d in range(a.dim()) if d not in dims]
-    moved = a.permute(*kept, *dims)
-    winner = moved.flatten(len(kept)).argmax(-1, keepdim=True)  # the first of equals
-    share = torch.zeros_like(moved.flatten(len(kept))).scatter_(-1, winner, 1.0)
-    back = sorted(range(a.dim()), key=[*kept, *dims].__getitem__)
-    share = share.view(moved.shape).permute(back)
-    whole = (
-        R
-        if node.args[2]
-        else R.reshape(len(R), *(1 if d in dims else n for d, n in enumerate(a.shape)))
-    )
-    return share * whole
-
-
-def _pool_geometry(node, dims: int) -> list[list[int]]:
-    """Kernel, stride, padding and dilation, one number for each dimension."""
-    kernel, stride, padding, dilation = node.args[1:5]
-    lists = [[x] if isinstance(x, int) else list(x) for x in (kernel, stride, padding, dilation)]
-    lists[1] = lists[1] or lists[0]
-    return [x * dims if len(x) == 1 else x for x in lists]
-
-
-class Gate(Rule):
-    """A product of signal and gate: all relevance to the signal.
-
-    h = g s:   R_s = R_h,   R_g = 0
-
-    The gate is the operand that lies in [0, 1] (behind a sigmoid, say), or the one that has fewer
-    elements if both do.
-
-    References
-    ----------
-    Book, section 10.4: all relevance flows through the second term of an LSTM's products.
-
-    Examples
-    --------
-    >>> from xaifast import rules
-    >>> rules.Gate()
-    Gate
-    """
-
-    needs_output = False
-
-    def check(self, node: Node) -> str | None:
-        """One operand, and not both, must be a gate."""
-        if node.kind != "mul":
-            return "Gate needs a product of two inputs"
-        if _gate_of(node) is None:
-            return "neither operand is known to be a gate in [0, 1], or both are"
-        return None
-
-    def gates(self, node: Node, gated: bool) -> bool:
-        return gated
-
-    def propagate(self, node, inputs, output, R, balance=None):
-        signal = 1 if _gate_of(node) == 0 else 0
-        messages: list[Tensor | None] = [None, None]
-        messages[signal] = unbroadcast(R, inputs[signal].shape)
-        return messages
-
-
-def _gate_of(node) -> int | None:
-    """Which operand of a product is the gate, or None."""
-    known = [x.low >= 0 and x.high <= 1 for x in node.inputs]
-    if all(known):
-        sizes = [_elements(x.shape) for x in node.inputs]
-        known = [size < max(sizes) for size in sizes]
-    return known.index(True) if sum(known) == 1 else None
-
-
-def _elements(shape: tuple) -> int:
-    n = 1
-    for size in shape:
-        n *= int(size)
-    return n

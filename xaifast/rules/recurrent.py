@@ -12,13 +12,14 @@ from torch import Tensor
 
 from .. import ops, reference
 from ..errors import describe, wrong_type, wrong_value
-from ..graph import canonize
-from ..graph.facts import ACTIVATIONS, FILLS, Node, nodes_in
-from ..graph.layers import unbroadcast
-from ..graph.recurrent import KINDS, Direction, Layout
-from ..graph.run import Balance, NodeCall
-from .base import Rule
-from .lrp import _check_not_negative
+from ..graph import operations
+from ..graph.facts import ACTIVATIONS
+from ..graph.layers.base import unbroadcast
+from ..graph.node import Node, nodes_in
+from ..graph.operations import FILLS
+from ..graph.recurrent.layout import KINDS, Direction, Layout
+from ..graph.rule import Balance, NodeCall, Rule
+from .lrp import check_not_negative
 
 SIGMOIDS = {"sigmoid", "hardsigmoid"}
 NAMES = {packet.__name__ for packet in ACTIVATIONS}  # type: ignore[attr-defined]
@@ -91,7 +92,7 @@ class GatedProduct(Rule):
 
     def __post_init__(self) -> None:
         _check_gate("GatedProduct", self.gate)
-        _check_not_negative("GatedProduct", epsilon=self.epsilon)
+        check_not_negative("GatedProduct", epsilon=self.epsilon)
 
     def check(self, node: Node) -> str | None:
         """One operand, and not both, must be a gate, and its pre-activation known if it counts."""
@@ -149,7 +150,7 @@ class GatedProduct(Rule):
 
 def _operands(node: Node) -> tuple[Node, Node] | None:
     """The two tensors of a product, of which one may be constant if it is no factor."""
-    if (node.target is canonize.affine and node.args[2] is None) or node.op == "mul":
+    if (node.target is operations.affine and node.args[2] is None) or node.op == "mul":
         x, y = node.args[:2]
     else:
         return None
@@ -218,7 +219,7 @@ def _factor(node: Node) -> Node | float | None:
     """The constant c, number or tensor, of a node c x; -1 for 1 - sigm."""
     if _is_turned(node):
         return -1.0
-    if node.target is canonize.affine:
+    if node.target is operations.affine:
         return node.args[1] if node.args[2] is None and not is_gated_product(node) else None
     if node.op != "mul" or node.kind != "affine" or is_gated_product(node):
         return None
@@ -228,7 +229,7 @@ def _factor(node: Node) -> Node | float | None:
 
 def _is_turned(node: Node) -> bool:
     """Whether a node is 1 - sigm."""
-    turned = node.target is canonize.affine and node.args[1:3] == (-1.0, 1.0)
+    turned = node.target is operations.affine and node.args[1:3] == (-1.0, 1.0)
     return turned and node.args[0].op in SIGMOIDS
 
 
@@ -290,7 +291,7 @@ class Recurrent(Rule):
 
     def __post_init__(self) -> None:
         _check_gate("Recurrent", self.gate)
-        _check_not_negative("Recurrent", epsilon=self.epsilon)
+        check_not_negative("Recurrent", epsilon=self.epsilon)
 
     def check(self, node: Node) -> str | None:
         """An LSTM or GRU with weights of its own and without projections."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from ..graph.layers import unbroadcast
+from ..graph.layers.base import unbroadcast
+from ..graph.rule import Rule
 from ..graph.tokens import RENAMINGS, is_lookup
-from .base import Rule
-from .lrp import Transpose
+from .moves import Transpose
 
 
 class Tokens(Rule):

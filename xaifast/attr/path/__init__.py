@@ -1,0 +1,1 @@
+"""Gradients along paths from a baseline to the input."""

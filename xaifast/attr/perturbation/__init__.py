@@ -1,0 +1,1 @@
+"""Outputs for inputs of which parts are hidden, permuted or drawn anew."""

@@ -1,0 +1,1 @@
+"""Relevance, or another message, handed back through the graph of the model."""

@@ -1,0 +1,1 @@
+"""Simple models that are fitted around an input."""

@@ -1,0 +1,1 @@
+"""What explainers share: arguments, targets, batches, draws, evaluation, and the built graph."""

@@ -1,0 +1,126 @@
+"""The report of where relevance went, and the plan of how it goes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from .. import ops
+from ..composites import Composite
+from ..graph.layers.conv import Conv
+from ..graph.layers.dense import Linear
+from ..graph.node import Node
+from ..graph.rule import Balance, Rule
+from ..graph.run import Propagation
+from ..rules.base import BySigns
+
+# ---- the report ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Report:
+    """Where the relevance went, node by node, from the output to the inputs.
+
+    Attributes
+    ----------
+    rows : list of Balance
+        For each node: received = passed + bias + stabilizer + filled + gap. `bias` and `stabilizer`
+        are what those absorbed, `filled` what fell on padding and constants, `gap` is rounding.
+        `gates` tells how much of it was given to gates of products, which hand it on or absorb it.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from xaifast import attr
+    >>> lrp = attr.LRP(torch.nn.Linear(2, 1))
+    >>> print(lrp.report(torch.ones(1, 2), target=0))  # doctest: +ELLIPSIS
+    node ...
+    """
+
+    rows: list[Balance]
+
+    def as_dicts(self) -> list[dict[str, Any]]:
+        """The rows as plain data: node, module, and the numbers of its account."""
+        numbers = ("received", "passed", "bias", "stabilizer", "filled", "gates", "gap")
+        return [
+            {"node": b.node.name, "module": b.node.module, **{n: getattr(b, n) for n in numbers}}
+            for b in self.rows
+        ]
+
+    def __str__(self) -> str:
+        columns = ("received", "passed", "bias", "stabilizer", "filled", "gates")
+        head = " ".join(
+            [f"{'node':24} {'module':24}", *(f"{c:>12}" for c in columns), f"{'gap':>10}"]
+        )
+        lines = [
+            f"{b.node.name:24.24} {b.node.module:24.24} {b.received:12.5g} {b.passed:12.5g} "
+            f"{b.bias:12.5g} {b.stabilizer:12.5g} {b.filled:12.5g} "
+            f"{b.gates:12.5g} {b.gap:10.2g}"
+            for b in self.rows
+        ]
+        return "\n".join([head, *lines])
+
+
+# ---- the plan --------------------------------------------------------------------------------
+
+
+def _facts(node: Node, propagation: Propagation) -> str:
+    words = []
+    if node.inputs and all(x.nonnegative for x in node.inputs):
+        words.append("inputs >= 0")
+    if node in propagation.fused:
+        words.append(f"runs with {propagation.fused[node].name}")
+    if node.rectified:
+        words.append("R = 0 where z <= 0")
+    if node.first:
+        words.append("first")
+    return ", ".join(words)
+
+
+def _kernel(node: Node, rule: Rule, like: Tensor) -> str:
+    """What runs on the way back."""
+    layer = node.layer
+    kernels = {"max_pool": "pool_redistribute", "add": "add_split"}
+    if isinstance(layer, Linear):
+        a = layer.weight.plain  # in the dtype that the run computes in
+        rows = rule.rows_by_signs(layer, a) if isinstance(rule, BySigns) else 0
+        return f"zplus_linear up to {rows} rows" if rows else "relprop_linear"
+    if isinstance(layer, Conv):
+        if layer.crop:
+            return "one by one"
+        u = like.new_zeros(()).expand(1, *node.inputs[0].shape)
+        if layer.runs_few(u):
+            two = 2 * u.shape[1] <= ops.FEW_CHANNELS
+            return "relprop_few" if two else "relprop_few for one part"
+        if node.rectified and layer.rounds_to is None and layer.relprops_winograd(u):
+            return "relprop_conv, Winograd"
+        return "relprop_conv" + (", oneDNN packed" if layer.packs_for(u) else "")
+    return kernels.get(node.kind, "-")
+
+
+def describe_plan(
+    model: nn.Module,
+    composite: Composite,
+    propagation: Propagation,
+    like: Tensor,
+    precision: str,
+) -> str:
+    """One line per node that relevance may reach, from the output down."""
+    graph = propagation.graph
+    head = [f"LRP of {type(model).__name__} by {composite!r}"]
+    if precision != "float32":
+        head[0] += f", precision {precision}"
+    if graph.traced:
+        head.append(
+            "traced for this input: the model's code depends on the data; traced anew each call"
+        )
+    elif not graph.batched:
+        head.append("valid for this batch size only: the model fixes it; captured anew for others")
+    lines = [
+        f"{node.name:26} {node.op:22} {node.module or '-':30} {rule!r:58} "
+        f"{_kernel(node, rule, like):28} {_facts(node, propagation)}"
+        for node, rule in propagation.rules.items()
+    ]
+    return "\n".join([*head, *(line.rstrip() for line in lines)])

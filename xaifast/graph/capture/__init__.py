@@ -1,0 +1,1 @@
+"""A user's model and example inputs become a functional graph of ATen operations."""

@@ -1,0 +1,1 @@
+"""Changes of a part of the input: which positions of each node they reach."""

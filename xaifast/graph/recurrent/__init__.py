@@ -1,0 +1,1 @@
+"""Recurrent layers as nodes: one output each, packed and padded sequences."""
