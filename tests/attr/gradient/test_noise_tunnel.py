@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from xaifast import attr, ops
+from xaifast.engine import randomness
 from xaifast.errors import InputError, InputTypeError
 
 
@@ -163,14 +164,14 @@ def test_deltas_come_sample_by_sample():
         assert delta.shape == (15,)
         noisy = ops.add_noise(
             x, torch.arange(3).repeat_interleave(5), torch.arange(5).repeat(3),
-            torch.full((3,), 0.1, dtype=torch.float64), attr.noise.seeds_for((x,), seeded(3))[0],
+            torch.full((3,), 0.1, dtype=torch.float64), randomness.seeds_for((x,), seeded(3))[0],
         )  # fmt: skip
         _, want = ig.attribute(noisy, n_steps=1, return_convergence_delta=True)
         torch.testing.assert_close(delta, want)
 
 
 def seeded(seed):
-    return attr.noise.generator_of("test", seed)
+    return randomness.generator_of("test", seed)
 
 
 ERRORS = [
