@@ -1,5 +1,6 @@
 """Functions to explain that write down how they are called."""
 
+import inspect
 import sys
 
 import torch
@@ -33,3 +34,10 @@ def flat_net(features, outputs=3, hidden=7, seed=3):
         return nn.Sequential(
             nn.Flatten(), nn.Linear(features, hidden), nn.Tanh(), nn.Linear(hidden, outputs)
         ).double()
+
+
+def explained(explainer, model, *args, **options):
+    """Make an explainer and call it, with the options of its constructor and of `attribute`."""
+    known = inspect.signature(explainer.__init__).parameters
+    built = {k: options.pop(k) for k in list(options) if k in known}
+    return explainer(model, **built).attribute(*args, **options)

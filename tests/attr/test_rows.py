@@ -152,9 +152,10 @@ IMAGES = {
     "weights of this batch": lambda h: (doubles(2, 3, 1, 1) * h.square()).sum((2, 3)),
 }
 BY_MASKS = {
-    "RISE": lambda f, x: attr.RISE(f).attribute(x, target=1, n_samples=9, grid_size=2, seed=1),
-    "PredictionDifference": lambda f, x: attr.PredictionDifference(f, doubles(9, *x.shape[1:]))
-    .attribute(x, 2, target=1, strides="window", n_samples=3, measure="score", seed=1),
+    "RISE": lambda f, x: attr.RISE(f, 2).attribute(x, target=1, n_samples=9, seed=1),
+    "PredictionDifference": lambda f, x: attr
+    .PredictionDifference(f, doubles(9, *x.shape[1:]), "score")
+    .attribute(x, 2, target=1, strides="window", n_samples=3, seed=1),
 }  # fmt: skip
 
 

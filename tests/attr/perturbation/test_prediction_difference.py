@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from calls import Counting, flat_net
+from calls import Counting, explained, flat_net
 from nets import ResNet, inputs, prepared
 from oracle import perturbation as oracle
 
@@ -100,8 +100,8 @@ MEASURES = {
 def test_is_the_loop(outer, measure, stride):
     data, x = smooth_images(30, 2, 6, 7), smooth_images(2, 2, 6, 7, seed=1)
     f = flat_net(84)
-    found = PredictionDifference(f, data).attribute(
-        x, 2, outer, stride, target=[1, 2], n_samples=3, measure=measure, seed=6
+    found = PredictionDifference(f, data, measure).attribute(
+        x, 2, outer, stride, target=[1, 2], n_samples=3, seed=6
     )
     for n, target in enumerate([1, 2]):
 
@@ -119,11 +119,11 @@ def test_odds_by_hand():
     x = torch.ones(1, 1, 2).double()
     data = torch.zeros(6, 1, 2).double()
     f = lambda x: torch.stack([0.5 + x.sum((1, 2)) / 8, 0.5 - x.sum((1, 2)) / 8], 1)  # noqa: E731
-    r = PredictionDifference(f).fit(data).attribute(x, 2, target=0, logits=False)
+    r = PredictionDifference(f, logits=False).fit(data).attribute(x, 2, target=0)
     close(r, torch.full((1, 1, 2), 11 / 5, dtype=torch.float64).log2())
-    one_column = PredictionDifference(lambda x: f(x)[:, 0], data)
-    close(one_column.attribute(x, 2, logits=False), r)
-    more = PredictionDifference(f, data).attribute(x, 2, target=0, logits=False, n_train=14)
+    one_column = PredictionDifference(lambda x: f(x)[:, 0], data, logits=False)
+    close(one_column.attribute(x, 2), r)
+    more = PredictionDifference(f, data, logits=False, n_train=14).attribute(x, 2, target=0)
     odds = (14 * 3 / 4 + 1) / (14 / 4 + 1)
     close(more, torch.full((1, 1, 2), odds, dtype=torch.float64).log2())
 
@@ -137,8 +137,8 @@ def test_what_the_surroundings_tell_gets_nothing():
     rows = torch.randn(200, 1, 6, 1, generator=torch.Generator().manual_seed(0)).double()
     data = rows.expand(-1, -1, -1, 6)
     f = lambda x: x[:, 0, 2, 2] * 3  # noqa: E731
-    options = {"measure": "score", "n_samples": 5, "seed": 0}
-    pda = PredictionDifference(f, data)
+    options = {"n_samples": 5, "seed": 0}
+    pda = PredictionDifference(f, data, "score")
     conditional = pda.attribute(data[:4], 1, 3, **options)
     marginal = pda.attribute(data[:4], 1, **options)
     assert float(conditional.abs().max()) < 1e-6
@@ -148,8 +148,8 @@ def test_what_the_surroundings_tell_gets_nothing():
 def test_on_a_linear_model_a_patch_gets_what_it_differs_by():
     data, x = smooth_images(40, 1, 5, 5), smooth_images(3, 1, 5, 5, seed=2)
     w = torch.randn(5, 5).double()
-    pda = PredictionDifference(lambda x: (x * w).sum((1, 2, 3)), data)
-    many = pda.attribute(x, 1, measure="score", n_samples=4000, seed=0)
+    pda = PredictionDifference(lambda x: (x * w).sum((1, 2, 3)), data, "score")
+    many = pda.attribute(x, 1, n_samples=4000, seed=0)
     close(many, w * (x - data.mean(0)), 0.1)
 
 
@@ -162,8 +162,8 @@ def test_draws_stay_in_the_range():
 
     data = smooth_images(20, 1, 5, 5)
     x = data[:1].clamp(-0.5, 0.5)
-    pda = PredictionDifference(f, data)
-    pda.attribute(x, 2, 4, measure="score", value_range=(-0.5, 0.5))
+    pda = PredictionDifference(f, data, "score", value_range=(-0.5, 0.5))
+    pda.attribute(x, 2, 4)
     assert min(low for low, _ in seen) == -0.5
     assert max(high for _, high in seen) == 0.5
 
@@ -175,18 +175,21 @@ def test_draws_stay_in_the_range():
 def test_the_same_for_every_batch_size_and_alone(outer):
     data, x = smooth_images(20, 2, 4, 5), smooth_images(3, 2, 4, 5, seed=1)
     f = flat_net(40)
-    options = {"surround": outer, "n_samples": 3, "seed": 2, "measure": "probability"}
-    expected = PredictionDifference(f, data).attribute(x, 2, target=[0, 1, 2], **options)
+    options = {"surround": outer, "n_samples": 3, "seed": 2}
+    expected = PredictionDifference(f, data, "probability").attribute(
+        x, 2, target=[0, 1, 2], **options
+    )
     for rows in (1, 2, 7, 1000):
         counting = Counting(f)
-        found = PredictionDifference(counting, data).attribute(
+        found = PredictionDifference(counting, data, "probability").attribute(
             x, 2, target=[0, 1, 2], internal_batch_size=rows, **options
         )
         close(found, expected)
         assert max(counting.rows) <= rows
-    alone = PredictionDifference(f, data).attribute(x[1:2], 2, target=1, **options)
+    alone = PredictionDifference(f, data, "probability").attribute(x[1:2], 2, target=1, **options)
     close(alone, expected[1:2])
-    other = PredictionDifference(f, data).attribute(x, 2, target=[0, 1, 2], **options | {"seed": 3})
+    drawn = PredictionDifference(f, data, "probability")
+    other = drawn.attribute(x, 2, target=[0, 1, 2], **options | {"seed": 3})
     assert float((other - expected).abs().max()) > 1e-4
 
 
@@ -203,8 +206,8 @@ def test_several_outputs_and_targets():
 def test_other_numbers_of_dimensions(size):
     data = smooth_images(30, 2, *size)
     f = lambda x: x.flatten(1).square().sum(1)  # noqa: E731
-    pda = PredictionDifference(f, data)
-    r = pda.attribute(data[:2], 2, 3, "window", measure="score", n_samples=2, seed=0)
+    pda = PredictionDifference(f, data, "score")
+    r = pda.attribute(data[:2], 2, 3, "window", n_samples=2, seed=0)
     assert r.shape == data[:2].shape
     patch = r[(0, 0, *[slice(0, 2)] * len(size))]
     assert float((patch - patch.flatten()[0]).abs().max()) == 0
@@ -226,8 +229,8 @@ def test_the_graph_gives_what_the_model_gives(optimize):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_dtypes_stay(dtype):
     data = smooth_images(30, 1, 5, 5)
-    pda = PredictionDifference(lambda x: x.sum((1, 2, 3)), data)
-    options = {"window": 2, "surround": 4, "measure": "score", "seed": 0}
+    pda = PredictionDifference(lambda x: x.sum((1, 2, 3)), data, "score")
+    options = {"window": 2, "surround": 4, "seed": 0}
     r = pda.attribute(data[:2].to(dtype), **options)
     assert r.dtype == dtype
     close(r, pda.attribute(data[:2], **options), 1e-4 if dtype == torch.float32 else 0.1)
@@ -267,7 +270,7 @@ BAD = {
 @pytest.mark.parametrize(("options", "message"), BAD.values(), ids=BAD)
 def test_bad_arguments(options, message):
     with pytest.raises((ValueError, TypeError), match=f"PredictionDifference: {message}"):
-        PredictionDifference(never, X).attribute(X, **{"window": 2} | options)
+        explained(PredictionDifference, never, reference=X, inputs=X, **{"window": 2} | options)
 
 
 def test_bad_references():
@@ -284,6 +287,6 @@ def test_bad_references():
 def test_outputs_that_are_no_probabilities():
     scores = lambda x: x.sum((2, 3)) + 5  # noqa: E731
     with pytest.raises(ModelError, match="logits=False needs a model that returns probabilities"):
-        PredictionDifference(scores, X).attribute(X, 2, target=0, logits=False)
+        PredictionDifference(scores, X, logits=False).attribute(X, 2, target=0)
     with pytest.raises(ModelError, match="probability=True needs a model that returns floating"):
         PredictionDifference(lambda x: x.sum((1, 2, 3)), X).attribute(X, 2)

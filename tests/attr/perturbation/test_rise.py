@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from calls import Counting, flat_net
+from calls import Counting, explained, flat_net
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from nets import ResNet, inputs, prepared
@@ -64,7 +64,7 @@ def test_a_mask_by_hand():
 def test_is_the_loop(rows):
     f = flat_net(2 * 7 * 9)
     x, baseline = torch.randn(2, 2, 2, 7, 9).double()
-    found = RISE(f).attribute(
+    found = explained(RISE, f, 
         x, baseline, target=[0, 2], n_samples=12, grid_size=(3, 4), p=0.4, seed=8,
         internal_batch_size=rows,
     )  # fmt: skip
@@ -76,14 +76,14 @@ def test_is_the_loop(rows):
 
 def test_a_mask_that_hides_nothing_shows_the_score():
     f, x = flat_net(12), torch.randn(2, 1, 3, 4).double()
-    r = RISE(f).attribute(x, target=1, n_samples=3, grid_size=2, p=1.0)
+    r = explained(RISE, f, x, target=1, n_samples=3, grid_size=2, p=1.0)
     close(r, f(x)[:, 1].detach().view(2, 1, 1, 1).expand_as(x))
 
 
 def test_what_the_model_looks_at_stands_out():
     # S = mean of one quarter: masks that show it have the higher scores
     x = torch.ones(1, 3, 8, 8).double()
-    r = RISE(lambda x: x[:, :, :4, 4:].mean((1, 2, 3))).attribute(x, n_samples=1500, seed=0)[0]
+    r = explained(RISE, lambda x: x[:, :, :4, 4:].mean((1, 2, 3)), x, n_samples=1500, seed=0)[0]
     assert torch.equal(r[0], r[1])
     quarters = r[0].unflatten(0, (2, 4)).unflatten(2, (2, 4)).mean((1, 3))
     # E[M_q M_i] / p is about 1/2 + correlation; all others are uncorrelated up to what blends over
@@ -94,27 +94,27 @@ def test_what_the_model_looks_at_stands_out():
 def test_the_same_for_every_batch_size_and_alone():
     f, x = flat_net(24), torch.randn(3, 2, 3, 4).double()
     options = {"n_samples": 30, "grid_size": 2, "seed": 4}
-    expected = RISE(f).attribute(x, target=[0, 1, 2], **options)
+    expected = explained(RISE, f, x, target=[0, 1, 2], **options)
     for rows in (1, 2, 7, 1000):
         counting = Counting(f)
         close(
-            RISE(counting).attribute(x, target=[0, 1, 2], internal_batch_size=rows, **options),
+            explained(RISE, counting, x, target=[0, 1, 2], internal_batch_size=rows, **options),
             expected,
         )
         assert max(counting.rows) <= rows
-    close(RISE(f).attribute(x[1:2], target=1, **options), expected[1:2])
-    other = RISE(f).attribute(x, target=[0, 1, 2], **options | {"seed": 5})
+    close(explained(RISE, f, x[1:2], target=1, **options), expected[1:2])
+    other = explained(RISE, f, x, target=[0, 1, 2], **options | {"seed": 5})
     assert float((other - expected).abs().max()) > 1e-3
 
 
 def test_probabilities_several_outputs_and_targets():
     f, x = flat_net(24), torch.randn(2, 2, 3, 4).double()
     options = {"n_samples": 9, "grid_size": 2, "seed": 4}
-    p = RISE(f).attribute(x, target=1, probability=True, **options)
-    close(p, RISE(lambda x: f(x).softmax(1)).attribute(x, target=1, **options))
-    each = [RISE(f).attribute(x, target=t, **options) for t in range(3)]
-    close(RISE(f).attribute(x, target="all", **options), torch.stack(each))
-    every = RISE(f).attribute(x, **options)
+    p = explained(RISE, f, x, target=1, probability=True, **options)
+    close(p, explained(RISE, lambda x: f(x).softmax(1), x, target=1, **options))
+    each = [explained(RISE, f, x, target=t, **options) for t in range(3)]
+    close(explained(RISE, f, x, target="all", **options), torch.stack(each))
+    every = explained(RISE, f, x, **options)
     close(every, torch.stack(each, 1).flatten(0, 1))
 
 
@@ -122,7 +122,7 @@ def test_probabilities_several_outputs_and_targets():
 def test_other_numbers_of_dimensions(size):
     x = torch.randn(2, 3, *size).double()
     f = lambda x: x.flatten(1).sum(1)  # noqa: E731
-    r = RISE(f).attribute(x, n_samples=5, grid_size=3, seed=2)
+    r = explained(RISE, f, x, n_samples=5, grid_size=3, seed=2)
     masks = Masks(5, (3,) * len(size), size, 0.5, torch.Generator().manual_seed(2))
     made = masks.made(slice(0, 5), x)
     scores = (made.unsqueeze(1).unsqueeze(1) * x).flatten(2).sum(2)
@@ -134,9 +134,9 @@ def test_other_numbers_of_dimensions(size):
 def test_the_graph_gives_what_the_model_gives(optimize):
     model, x = prepared(ResNet()), inputs(ResNet)
     options = {"n_samples": 20, "grid_size": 3, "seed": 0, "target": [1, 3]}
-    expected = RISE(model, optimize=False).attribute(x, **options)
+    expected = explained(RISE, model, x, optimize=False, **options)
     assert float(expected.abs().max()) > 1e-3
-    close(RISE(model, optimize=optimize).attribute(x, **options), expected, 1e-10)
+    close(explained(RISE, model, x, optimize=optimize, **options), expected, 1e-10)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
@@ -144,20 +144,20 @@ def test_dtypes_stay(dtype):
     x = torch.rand(1, 2, 6, 5)
     f = lambda x: x.mean((1, 2, 3))  # noqa: E731
     options = {"n_samples": 10, "grid_size": 2, "seed": 0}
-    r = RISE(f).attribute(x.to(dtype), **options)
+    r = explained(RISE, f, x.to(dtype), **options)
     assert r.dtype == dtype
-    close(r, RISE(f).attribute(x.double(), **options), 0.02)
+    close(r, explained(RISE, f, x.double(), **options), 0.02)
 
 
 def test_a_batch_of_none_and_layouts():
     f = flat_net(24)
     x = torch.randn(2, 2, 3, 4).double()
     options = {"target": 1, "n_samples": 4, "grid_size": 2, "seed": 0}
-    assert RISE(f).attribute(x[:0], **options).shape == (0, 2, 3, 4)
+    assert explained(RISE, f, x[:0], **options).shape == (0, 2, 3, 4)
     last = x.to(memory_format=torch.channels_last)
-    close(RISE(f).attribute(last, **options), RISE(f).attribute(x, **options))
-    (found,) = RISE(f).attribute((x,), **options)
-    close(found, RISE(f).attribute(x, **options))
+    close(explained(RISE, f, last, **options), explained(RISE, f, x, **options))
+    (found,) = explained(RISE, f, (x,), **options)
+    close(found, explained(RISE, f, x, **options))
 
 
 # ---- errors ------------------------------------------------------------------------------------
@@ -184,15 +184,15 @@ BAD = {
 @pytest.mark.parametrize(("options", "message"), BAD.values(), ids=BAD)
 def test_bad_arguments(options, message):
     with pytest.raises((ValueError, TypeError), match=f"RISE: {message}"):
-        RISE(never).attribute(X, **{"grid_size": 2} | options)
+        explained(RISE, never, X, **{"grid_size": 2} | options)
 
 
 def test_bad_inputs():
     with pytest.raises(ValueError, match="RISE: inputs must be floating images"):
-        RISE(never).attribute(torch.ones(2, 3))
+        explained(RISE, never, torch.ones(2, 3))
     with pytest.raises(ValueError, match="RISE: inputs must be floating images"):
-        RISE(never).attribute(X.long())
+        explained(RISE, never, X.long())
     with pytest.raises(ValueError, match="RISE: inputs must be one tensor of images; got 2"):
-        RISE(never).attribute((X, X))
+        explained(RISE, never, (X, X))
     with pytest.raises(ModelError, match="probability=True needs a model that returns floating"):
-        RISE(lambda x: x.mean((1, 2, 3))).attribute(X, probability=True, grid_size=2)
+        explained(RISE, lambda x: x.mean((1, 2, 3)), X, probability=True, grid_size=2)

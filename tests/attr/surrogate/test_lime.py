@@ -467,16 +467,17 @@ def test_lime_image_is_the_books_listing():
     model = nn.Sequential(nn.Conv2d(3, 4, 5, 4), nn.Tanh(), nn.Flatten(), nn.Linear(484, 2))
     model = model.double().requires_grad_(False)
     Z = drawn(100, 40)
-    lime = attr.LimeImage(model)
+    lime = attr.LimeImage(model, lambda x: ((x + 1) * 128).to(torch.uint8))
     lime.perturb_func = giving(Z)
-    got = lime.attribute(x, target=1, n_samples=100, images=pictures)
+    got = lime.attribute(x, target=1, n_samples=100)
     for n in range(2):
         image = pictures[n].movedim(0, -1).numpy()
         expected = listing(model, x[n].numpy(), image, Z.numpy(), 1)
         assert expected.unique().numel() > 3
         assert_equal(got[n], expected.expand(3, -1, -1).clone())
-    floating = lime.attribute(x, target=1, n_samples=100, images=pictures.double() / 255)
-    assert_equal(floating, got)
+    floating = attr.LimeImage(model, lambda x: (x + 1) * 128 / 255)
+    floating.perturb_func = giving(Z)
+    assert_equal(floating.attribute(x, target=1, n_samples=100), got)
 
 
 def test_lime_image_draws_as_the_listing_does():
@@ -534,16 +535,16 @@ def test_kernel_shap_needs_both_ends():
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("images", "message"),
     [
-        ({"images": torch.zeros(3, 4, 4)}, r"images must be \[N, C, H, W\]"),
-        ({"images": torch.full((1, 3, 4, 4), 255.0)}, r"must lie in \[0, 1\]; got values from 255"),
-        ({"images": torch.zeros(1, 3, 4, 4), "feature_mask": quarters()}, "Give one of them"),
+        (lambda x: torch.zeros(3, 4, 4), r"images must be \[N, C, H, W\]"),
+        (lambda x: torch.full((1, 3, 4, 4), 255.0), r"must lie in \[0, 1\]; got values from 255"),
+        (torch.zeros(1, 3, 4, 4), "images must be a function of the inputs"),
     ],
 )
-def test_lime_image_refuses_wrong_images(options, message):
+def test_lime_image_refuses_wrong_images(images, message):
     with pytest.raises((InputError, InputTypeError), match=message):
-        attr.LimeImage(untouched).attribute(torch.zeros(1, 3, 4, 4), target=0, **options)
+        attr.LimeImage(untouched, images).attribute(torch.zeros(1, 3, 4, 4), target=0)
 
 
 @pytest.mark.parametrize(

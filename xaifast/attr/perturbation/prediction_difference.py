@@ -88,8 +88,22 @@ class PredictionDifference(PerturbationAttribution):
         The model, or a function of the images.
     reference : Tensor [M, C, ...], optional
         Reference images, here or by `fit`: training data, in the way the model sees it.
+    measure : "weight_of_evidence" (default), "probability" or "score"
+        Differences of log2-odds, of probabilities, or of the output as it is.
+    logits : bool, default True
+        The model returns logits [N, ..., classes]: their softmax are the probabilities; False: it
+        returns probabilities.
+    n_train : int, optional
+        n of the Laplace correction; default the number of reference images.
+    value_range : (low, high), optional
+        Draws are clamped to it.
     optimize, per_sample : optional
         See `Attribution`.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If an argument does not fit.
 
     References
     ----------
@@ -112,11 +126,21 @@ class PredictionDifference(PerturbationAttribution):
         self,
         forward_func: Callable,
         reference: Tensor | None = None,
+        measure: str = "weight_of_evidence",
         *,
+        logits: bool = True,
+        n_train: int | None = None,
+        value_range: tuple[float, float] | None = None,
         optimize: bool | None = None,
         per_sample: tuple[bool, ...] | None = None,
     ) -> None:
         super().__init__(forward_func, optimize=optimize, per_sample=per_sample)
+        name = type(self).__name__
+        _check_options(name, measure, value_range)
+        if n_train is not None:
+            check_count(f"{name}: n_train", n_train, "Leave it out.")
+        self.measure, self.logits, self.n_train = measure, logits, n_train
+        self.value_range = value_range
         self.reference: Tensor | None = None
         if reference is not None:
             self.fit(reference)
@@ -155,10 +179,6 @@ class PredictionDifference(PerturbationAttribution):
         perturbations_per_eval: int | None = None,
         show_progress: bool = False,
         *,
-        measure: str = "weight_of_evidence",
-        logits: bool = True,
-        n_train: int | None = None,
-        value_range: tuple[float, float] | None = None,
         internal_batch_size: int | str | None = "auto",
         seed: int | None = None,
         generator: torch.Generator | None = None,
@@ -179,15 +199,6 @@ class PredictionDifference(PerturbationAttribution):
         internal_batch_size : as in `FeatureAblation.attribute`.
         n_samples : int, default 10
             Draws for each patch.
-        measure : "weight_of_evidence" (default), "probability" or "score"
-            Differences of log2-odds, of probabilities, or of the output as it is.
-        logits : bool, default True
-            The model returns logits [N, ..., classes]: their softmax are the probabilities; False:
-            it returns probabilities.
-        n_train : int, optional
-            n of the Laplace correction; default the number of reference images.
-        value_range : (low, high), optional
-            Draws are clamped to it.
         seed : int, optional
             The same seed gives the same draws, however they are batched.
         generator : torch.Generator, optional
@@ -209,8 +220,8 @@ class PredictionDifference(PerturbationAttribution):
         >>> import torch
         >>> from xaifast import attr
         >>> data = torch.rand(20, 3, 6, 6)
-        >>> pda = attr.PredictionDifference(lambda x: x.mean((1, 2, 3)), data)
-        >>> pda.attribute(data[:1], 2, strides="window", measure="score", n_samples=4).shape
+        >>> pda = attr.PredictionDifference(lambda x: x.mean((1, 2, 3)), data, "score")
+        >>> pda.attribute(data[:1], 2, strides="window", n_samples=4).shape
         torch.Size([1, 3, 6, 6])
         """
         name = type(self).__name__
@@ -220,9 +231,7 @@ class PredictionDifference(PerturbationAttribution):
         around = None if surround is None else _around(name, surround, grid, x)
         reference = self._reference(name, x)
         check_count(f"{name}: n_samples", n_samples, "Leave it out.")
-        trained_on = len(reference) if n_train is None else n_train
-        check_count(f"{name}: n_train", trained_on, "Leave it out.")
-        _check_options(name, measure, value_range)
+        trained_on = len(reference) if self.n_train is None else self.n_train
         size = perturbations_at_once(name, internal_batch_size, perturbations_per_eval, call.batch)
         number = seed_of(name, seed, generator)
         if call.empty:
@@ -232,19 +241,19 @@ class PredictionDifference(PerturbationAttribution):
             if around is None
             else Conditional(reference, around, grid, n_samples, number)
         )
-        change = probabilities if logits else checked_probabilities
+        change = probabilities if self.logits else checked_probabilities
 
         def explain(scorer: Scorer, block: slice) -> list[Tensor]:
-            source = Replaced(patches, x[block], value_range)
+            source = Replaced(patches, x[block], self.value_range)
             scores = scorer.evaluate(source.rows, source.count)
             without = scores.unflatten(0, (grid.count, n_samples)).mean(1)
-            found = _differences(scorer, without, measure, trained_on)
+            found = _differences(scorer, without, self.measure, trained_on)
             return as_captum(scorer, Windows([grid], (x[block],)).spread(found))
 
         with plain_mode():
             return explain_in_blocks(
                 self._evaluator, call, grid.count * n_samples, size, explain, show=show_progress,
-                change=None if measure == "score" else change,
+                change=None if self.measure == "score" else change,
             )  # fmt: skip
 
     def _reference(self, name: str, x: Tensor) -> Tensor:

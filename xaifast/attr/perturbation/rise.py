@@ -9,7 +9,7 @@ are products of matrices, made where they are needed and never kept.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -107,8 +107,19 @@ class RISE(PerturbationAttribution):
     ----------
     forward_func : callable
         The model, or a function of the images.
+    grid_size : int or tuple of ints, default 7
+        Cells of a mask along each dimension of positions.
+    p : float, default 0.5
+        Probability that a cell is let through.
+    probability : bool, default False
+        S is the probability, as in the paper: the softmax over the last dimension of the output.
     optimize, per_sample : optional
         See `Attribution`.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If p is not in (0, 1].
 
     References
     ----------
@@ -119,11 +130,26 @@ class RISE(PerturbationAttribution):
     --------
     >>> import torch
     >>> from xaifast import attr
-    >>> rise = attr.RISE(lambda x: x[:, :, :4, :4].mean((1, 2, 3)))
-    >>> r = rise.attribute(torch.ones(1, 3, 8, 8), n_samples=500, grid_size=4, seed=0)
+    >>> rise = attr.RISE(lambda x: x[:, :, :4, :4].mean((1, 2, 3)), grid_size=4)
+    >>> r = rise.attribute(torch.ones(1, 3, 8, 8), n_samples=500, seed=0)
     >>> r.shape, bool(r[0, 0, :4, :4].mean() > r[0, 0, 4:, 4:].mean())
     (torch.Size([1, 3, 8, 8]), True)
     """
+
+    def __init__(
+        self,
+        forward_func: Callable,
+        grid_size: int | tuple[int, ...] = 7,
+        p: float = 0.5,
+        probability: bool = False,
+        *,
+        optimize: bool | None = None,
+        per_sample: tuple[bool, ...] | None = None,
+    ) -> None:
+        super().__init__(forward_func, optimize=optimize, per_sample=per_sample)
+        self.grid_size = grid_size
+        self.p = _check_p(type(self).__name__, p)
+        self.probability = probability
 
     def attribute(
         self,
@@ -132,12 +158,9 @@ class RISE(PerturbationAttribution):
         target: Any = None,
         additional_forward_args: Any = None,
         n_samples: int = 4000,
-        grid_size: int | tuple[int, ...] = 7,
-        p: float = 0.5,
         perturbations_per_eval: int | None = None,
         show_progress: bool = False,
         *,
-        probability: bool = False,
         internal_batch_size: int | str | None = "auto",
         seed: int | None = None,
         generator: torch.Generator | None = None,
@@ -151,13 +174,6 @@ class RISE(PerturbationAttribution):
         internal_batch_size : as in `FeatureAblation.attribute`.
         n_samples : int, default 4000
             Masks, the same for all images.
-        grid_size : int or tuple of ints, default 7
-            Cells of a mask along each dimension of positions.
-        p : float, default 0.5
-            How likely a cell is let through.
-        probability : bool, default False
-            S is the probability, as in the paper: the softmax over the last dimension of the
-            output.
         seed : int, optional
             The same seed gives the same masks, however they are batched.
         generator : torch.Generator, optional
@@ -179,31 +195,31 @@ class RISE(PerturbationAttribution):
         >>> import torch
         >>> from xaifast import attr
         >>> net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
-        >>> rise = attr.RISE(net)
-        >>> rise.attribute(torch.rand(2, 1, 8, 8), target=3, n_samples=20, grid_size=(2, 4)).shape
+        >>> rise = attr.RISE(net, grid_size=(2, 4))
+        >>> rise.attribute(torch.rand(2, 1, 8, 8), target=3, n_samples=20).shape
         torch.Size([2, 1, 8, 8])
         """
         name = type(self).__name__
         call = self._call(inputs, target, additional_forward_args, floating=False)
         x = check_images(name, call.inputs)
-        _check_drawing(name, n_samples, p)
-        grid = check_cells(f"{name}: grid_size", grid_size, x)
+        check_count(f"{name}: n_samples", n_samples, "Try 4000.")
+        grid = check_cells(f"{name}: grid_size", self.grid_size, x)
         size = perturbations_at_once(name, internal_batch_size, perturbations_per_eval, call.batch)
         several = check_baselines(name, baselines, call.inputs)
         drawn = generator_of(name, seed, generator)
         if call.empty:
             return call.nothing()
-        masks = Masks(n_samples, grid, tuple(x.shape[2:]), p, drawn)
+        masks = Masks(n_samples, grid, tuple(x.shape[2:]), self.p, drawn)
 
         def explain(scorer: Scorer, block: slice) -> Iterator[Tensor]:
             source = Masked(masks, x[block])
             scores = mean_scores(scorer, source, baselines_of(several, block))
-            found = masks.weighted(scores.to(sums_dtype(scores))) / (n_samples * p)
+            found = masks.weighted(scores.to(sums_dtype(scores))) / (n_samples * self.p)
             wide = found.unsqueeze(1).expand(-1, x.shape[1], *found.shape[1:])
             return iter(as_captum(scorer, [wide]))
 
         count = len(several) * n_samples
-        change = probabilities if probability else None
+        change = probabilities if self.probability else None
         with plain_mode():
             return explain_in_blocks(
                 self._evaluator, call, count, size, explain, show=show_progress, change=change
@@ -240,9 +256,9 @@ def check_cells(name: str, value: Any, x: Tensor) -> tuple[int, ...]:
     return given
 
 
-def _check_drawing(who: str, n_samples: Any, p: Any) -> None:
-    check_count(f"{who}: n_samples", n_samples, "Try 4000.")
+def _check_p(who: str, p: Any) -> float:
     if isinstance(p, bool) or not isinstance(p, (int, float)):
         raise wrong_type(f"{who}: p", "must be a number", describe(p), "Try 0.5.")
     if not 0 < p <= 1:
         raise wrong_value(f"{who}: p", "must be in (0, 1]", p, "Try 0.5.")
+    return p

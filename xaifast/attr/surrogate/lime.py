@@ -347,6 +347,9 @@ class LimeImage(Lime):
     ----------
     forward_func : callable
         The model, or a function of the inputs.
+    images : callable, optional
+        Takes the inputs back to the images before preprocessing, [N, C, H, W], uint8 or floating
+        in [0, 1], for the segments; None: the inputs, scaled to [0, 1].
     optimize, per_sample : optional
         See `Attribution`.
 
@@ -370,12 +373,19 @@ class LimeImage(Lime):
     def __init__(
         self,
         forward_func: Callable,
+        images: Callable[[Tensor], Tensor] | None = None,
         *,
         optimize: bool | None = None,
         per_sample: tuple[bool, ...] | None = None,
     ) -> None:
         kernel = ExponentialKernel("cosine", 0.25, space="features")
         super().__init__(forward_func, Ridge(1.0), kernel, optimize=optimize, per_sample=per_sample)
+        if images is not None and not callable(images):
+            raise wrong_type(
+                "LimeImage: images", "must be a function of the inputs", describe(images),
+                "For example images=lambda x: x * std + mean.",
+            )  # fmt: skip
+        self.images = images
 
     def attribute(  # type: ignore[override]
         self,
@@ -389,7 +399,6 @@ class LimeImage(Lime):
         return_input_shape: bool = True,
         show_progress: bool = False,
         *,
-        images: Tensor | None = None,
         internal_batch_size: int | str = "auto",
         seed: int | None = None,
         generator: torch.Generator | None = None,
@@ -400,9 +409,6 @@ class LimeImage(Lime):
         ----------
         inputs : Tensor [N, C, H, W]
             The preprocessed images.
-        images : Tensor [N, C, H, W], optional
-            The images before preprocessing, uint8 or floating in [0, 1], for the segments; None:
-            the inputs, scaled to [0, 1].
         feature_mask : optional
             As in `Lime.attribute`, in place of quickshift segments.
         n_samples : int, default 1000
@@ -427,12 +433,8 @@ class LimeImage(Lime):
         See the class.
         """
         if feature_mask is None:
-            feature_mask = "quickshift" if images is None else _segments_of(images)
-        elif images is not None:
-            raise wrong_value(
-                "LimeImage: images", "are for the segments, which feature_mask gives already",
-                "both", "Give one of them.",
-            )  # fmt: skip
+            known = self.images is None
+            feature_mask = "quickshift" if known else _segments_of(self.images(inputs))  # type: ignore[misc]
         return super().attribute(
             inputs, baselines, target, additional_forward_args, feature_mask, n_samples,
             perturbations_per_eval, return_input_shape, show_progress,
