@@ -23,9 +23,10 @@ from ..graph.node import Node
 from ..graph.proof.cuts import check_paths
 from ..graph.proof.verify import to_compute
 from ..graph.signature import signature_of
-from .arguments import as_tuple, check_inputs, extra_arguments, plain_mode
+from .arguments import Call, as_tuple, extra_arguments, plain_mode
 from .builder import Builder, Built
 from .precision import products_in
+from .start import Start, start_of
 from .target import select
 from .traversal import source_of
 
@@ -69,12 +70,10 @@ class Seed:
 
 @dataclass(frozen=True)
 class Recording:
-    """One call of an explainer, checked and built, for which a graph can be recorded."""
+    """A call of an explainer on a graph that is built, for which operations can be recorded."""
 
+    call: Call
     built: Built
-    args: tuple
-    explained: int
-    single: bool
     seed: Seed
     last: Tensor | None  # the argument of the seed
     builder: Builder
@@ -84,6 +83,21 @@ class Recording:
     def verify(self) -> str:
         """As the explainer."""
         return self.builder.verify
+
+    @property
+    def args(self) -> tuple:
+        """All that the model was called with."""
+        return self.call.arguments
+
+    @property
+    def explained(self) -> int:
+        """How many arguments, the first ones, get relevance."""
+        return len(self.call.inputs)
+
+    @property
+    def single(self) -> bool:
+        """Whether one tensor goes out."""
+        return self.call.single
 
     def graph(self, any_batch: bool) -> fx.GraphModule:
         """Record it; any_batch: for batches of any size, where the model allows it."""
@@ -172,10 +186,8 @@ class Recording:
         return tuple(results)
 
 
-def recording(
-    current: Callable[[], Builder], inputs: Any, target: Any, additional: Any, start: str | Tensor
-) -> Recording:
-    """Check a call of an explainer, and build what is to be recorded.
+def recording(current: Callable[[], Builder], call: Call, start: str | Tensor) -> Recording:
+    """Build what is to be recorded of a call.
 
     current: returns the builder of the explainer.
 
@@ -184,53 +196,42 @@ def recording(
     ModelError
         If some operation has no exact rule, or the model's code depends on the data.
     ValueError, TypeError
-        If an argument does not fit.
+        If the target or the start does not fit.
     """
-    given = as_tuple(inputs)
-    batch = check_inputs(given)
-    if not batch:
+    if not call.batch:
         raise wrong_value("inputs", "must hold at least one sample", "an empty batch", "Pass one.")
     if isinstance(start, str) and start == "log_odds":
         raise wrong_value(
             "start", "must not depend on which classes the targets are", '"log_odds"',
             "Use attribute, or another start.",
         )  # fmt: skip
-    args = (*given, *extra_arguments(additional))
-    builder = current()
+    args, explained, builder = call.arguments, len(call.inputs), current()
     with plain_mode():
-        built = builder.anew(args, len(given))
+        built = builder.anew(args, explained)
     if built.graph.traced:
         raise ModelError(
             f"The code of {type(builder.model).__name__} depends on the data, so that no one graph "
             "explains it. Use attribute."
         )
-    check_paths(built.graph, builder.model, args, len(given))
+    check_paths(built.graph, builder.model, args, explained)
     shape = tuple(int(n) for n in built.graph.output.shape)
-    device = given[0].device
-    last: Tensor | None
-    if isinstance(start, Tensor):
-        if target is not None or start.shape[-len(shape) - 1 :] != (batch, *shape):
-            raise wrong_value(
-                "start", f"must, as a tensor, have the shape of the output {[batch, *shape]} (or "
-                "one more leading axis of targets), and no target beside it", start,
-                "Put the relevance of every output into start.",
-            )  # fmt: skip
-        seed, last = Seed("start", False, start.dim() == len(shape) + 2), start.to(device)
-    else:
-        seed, last = _seed(target, shape, batch, start == "one")
-        last = None if last is None else last.to(device)
-    single = not isinstance(inputs, tuple)
-    return Recording(built, args, len(given), single, seed, last, builder, current)
+    begun = start_of(start, call.target, shape, call.batch)
+    seed, last = _seed(begun, call.target)
+    last = None if last is None else last.to(call.inputs[0].device)
+    return Recording(call, built, seed, last, builder, current)
 
 
-def _seed(target: Any, shape: tuple[int, ...], batch: int, one: bool) -> tuple[Seed, Tensor | None]:
-    """The form of a target, and the target in that form."""
-    selection = select(target, shape, batch)
+def _seed(start: Start, target: Any) -> tuple[Seed, Tensor | None]:
+    """The start in the form of a recorded graph's last argument."""
+    one, selection = start.word == "one", start.selection
+    if start.given is not None:
+        given = start.given
+        return Seed("start", False, selection.several), given if selection.several else given[0]
     if target is None:
         return Seed("all", one), None
     if selection.mask is not None:
         mask = selection.mask[0]
-        return Seed("mask", one), mask if len(mask) == batch > 1 else mask[0]
+        return Seed("mask", one), mask[0] if len(mask) == 1 else mask
     several = selection.several
     index = selection.index.T if several else selection.index[0]  # type: ignore[union-attr,index]
     return Seed("index", one, several), index.contiguous()
@@ -379,7 +380,9 @@ class Captured:
             plain = not target.is_floating_point() and is_mask == (seed.form == "mask")
             if plain and target.shape == known.shape:
                 return target.to(known.dtype)
-        other, last = _seed(target, self._what.shape, len(self._what.args[0]), seed.one)
+        what = self._what
+        begun = Start(select(target, what.shape, what.call.batch), "one" if seed.one else "output")
+        other, last = _seed(begun, target)
         if other != seed or last is None:
             raise wrong_value(
                 "target", f"must have the form of the captured one ({_words(seed)})", target,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,8 +15,70 @@ from ..graph.node import Node
 from ..graph.rule import NodeCall
 from ..graph.run import Propagation
 from ..rules import LinearRule
+from .target import Selection, select
 
 STARTS = ("output", "one", "log_odds")
+
+
+@dataclass(frozen=True)
+class Start:
+    """Relevance of the output to start with: of selected outputs, or a tensor of the caller's.
+
+    word: one of `STARTS`; given: [targets, N, *shape], in place of a word.
+    """
+
+    selection: Selection
+    word: str = "output"
+    given: Tensor | None = None
+
+    @property
+    def targets(self) -> int:
+        """How many targets each sample has."""
+        return self.selection.targets if self.given is None else len(self.given)
+
+    def rows(self, rows: slice) -> Start:
+        """The start for some of the samples."""
+        given = None if self.given is None else self.given[:, rows]
+        return Start(self.selection.rows(rows), self.word, given)
+
+    def relevance(self, output: Tensor) -> Tensor:
+        """Relevance of the output, [targets, N, *shape]."""
+        if self.given is not None:
+            return self.given.to(output)
+        return self.selection.seed(output, one=self.word == "one")
+
+
+def start_of(start: Any, target: Any, shape: tuple[int, ...], batch: int) -> Start:
+    """Check where relevance starts, and at which targets.
+
+    Parameters
+    ----------
+    start : one of `STARTS`, or a tensor [N, *shape] or [targets, N, *shape].
+    target : in any form of `target.FORMS`.
+    shape : of the output, without the batch.
+    batch : number of samples.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If one of them does not fit the output, or both are given.
+    """
+    check_start(start)
+    if isinstance(start, Tensor):
+        if target is not None:
+            raise wrong_value(
+                "target", "must be None when start is a tensor", target,
+                "Put the relevance of every output into start.",
+            )  # fmt: skip
+        given = _check_given(start, shape, batch)
+        return Start(Selection(shape, several=start.dim() == len(shape) + 2), given=given)
+    selection = select(target, shape, batch)
+    if start == "log_odds" and (selection.index is None or len(shape) != 1 or shape[0] < 2):
+        raise wrong_value(
+            "start", '"log_odds" needs an output [N, classes] and class targets',
+            f"an output of shape [N, {', '.join(map(str, shape))}]", 'Use start="output".',
+        )  # fmt: skip
+    return Start(selection, start)
 
 
 def check_start(start: Any) -> None:
@@ -32,7 +95,7 @@ def check_start(start: Any) -> None:
         )
 
 
-def check_seed(start: Tensor, shape: tuple[int, ...], batch: int) -> Tensor:
+def _check_given(start: Tensor, shape: tuple[int, ...], batch: int) -> Tensor:
     """A start tensor as [targets, N, *shape]."""
     expected = (batch, *shape)
     if start.is_complex() or not torch.isfinite(start).all():

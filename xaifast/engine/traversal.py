@@ -18,13 +18,12 @@ from ..graph.proof.cuts import check_paths, check_tokens
 from ..graph.proof.verify import to_compute
 from ..graph.recurrent.padding import steps_of
 from ..graph.rule import Balance
-from .arguments import in_dtype
+from .arguments import Call, in_dtype
 from .batching import check_batch_size, need_of, rows_that_fit, run_in_batches
 from .builder import Built
 from .independence import rows_by_trial
 from .precision import products_in
-from .start import log_odds
-from .target import Selection
+from .start import Start, log_odds
 
 
 def find_layers(graph: ModelGraph, layers: Sequence[str] | None) -> dict[str, list[Node]]:
@@ -49,21 +48,39 @@ def find_layers(graph: ModelGraph, layers: Sequence[str] | None) -> dict[str, li
 
 @dataclass
 class Traversal:
-    """One call of an explainer: what came in, and what comes out."""
+    """A call of an explainer on a graph that is built: from the start down to the inputs.
 
-    model: nn.Module
+    watch: path of a module -> the nodes of its outputs, whose relevance is asked for.
+    """
+
+    call: Call
     built: Built
-    args: tuple
-    explained: int
-    batch: int
-    selection: Selection
-    start: str | Tensor
-    seeds: Tensor | None
+    start: Start
     watch: dict[str, list[Node]]
+
+    @property
+    def model(self) -> nn.Module:
+        """The model that is explained."""
+        return self.call.function  # type: ignore[return-value]
+
+    @property
+    def args(self) -> tuple:
+        """All that the model is called with."""
+        return self.call.arguments
+
+    @property
+    def batch(self) -> int:
+        """The number of samples."""
+        return self.call.batch
+
+    @property
+    def explained(self) -> int:
+        """How many arguments, the first ones, get relevance."""
+        return len(self.call.inputs)
 
     def all_batches(self, size: int | str) -> tuple[tuple, Tensor, dict]:
         """Relevance of the inputs, convergence delta, relevance at the layers asked for."""
-        targets = len(self.seeds) if self.seeds is not None else self.selection.targets
+        targets = self.start.targets
         parts: list[tuple] = []
         run_in_batches(
             self.batch,
@@ -124,7 +141,7 @@ class Traversal:
         """Without the axis of targets where one target was asked for, in the dtype of the input."""
 
         def one(x: Tensor) -> Tensor:
-            return x if self.selection.several else x[0]
+            return x if self.start.selection.several else x[0]
 
         dtypes = [x.dtype if x.is_floating_point() else None for x in self.args[: self.explained]]
         relevance = tuple(
@@ -207,15 +224,13 @@ class Traversal:
     def _seeds(self, args: tuple, rows: slice, output: Tensor, values: dict) -> tuple:
         """The first messages and their sums, once the output is known and found sound."""
         self._check_output(output, args)
-        selection = self.selection.rows(rows)
-        if selection.index is not None:
-            self._check_steps(selection.index, rows, values)
-        if self.start == "log_odds" and selection.index is not None:
-            return log_odds(self.built.propagation, output, selection.index, values)
-        if self.seeds is not None:
-            R = self.seeds[:, rows].to(output)
-        else:
-            R = selection.seed(output, one=self.start == "one")
+        start = self.start.rows(rows)
+        index = start.selection.index
+        if index is not None:
+            self._check_steps(index, rows, values)
+            if start.word == "log_odds":
+                return log_odds(self.built.propagation, output, index, values)
+        R = start.relevance(output)
         return {self.built.graph.output: R}, _sums(R)
 
     def _check_steps(self, index: Tensor, rows: slice, values: dict) -> None:

@@ -18,6 +18,7 @@ from ...engine.arguments import OfModule, make_call, plain_mode
 from ...engine.batching import check_batch_size
 from ...engine.builder import Builder, check_verify, warn_training
 from ...engine.recorded import Captured, Recording, recording
+from ...engine.start import Start
 from ...engine.traversal import Traversal
 from ...errors import wrong_value
 from ...graph.capture.modules import check_model
@@ -77,14 +78,10 @@ class _Signal(OfModule, GradientAttribution):
         if not call.batch:
             return call.nothing()
         warn_training(self.model)
-        args = (*call.inputs, *call.extra)
         with plain_mode():
-            built = self._builder.build(args, len(call.inputs))
-            selection = call.selection(built.graph.output.shape)
-            run = Traversal(
-                self.model, built, args, len(call.inputs), call.batch, selection, "one", None, {}
-            )
-            found, _, _ = run.all_batches(internal_batch_size)
+            built = self._builder.build(call.arguments, len(call.inputs))
+            start = Start(call.selection(built.graph.output.shape), "one")
+            found, _, _ = Traversal(call, built, start, {}).all_batches(internal_batch_size)
         return call.result(found)
 
     def core(
@@ -125,9 +122,9 @@ class _Signal(OfModule, GradientAttribution):
         return Captured(self._recording(inputs, target, additional_forward_args))
 
     def _recording(self, inputs: Any, target: Any, additional: Any) -> Recording:
-        make_call(type(self).__name__, self.model, inputs, target, additional)  # its checks
+        call = make_call(type(self).__name__, self.model, inputs, target, additional)
         warn_training(self.model)
-        return recording(lambda: self._builder, inputs, target, additional, "one")
+        return recording(lambda: self._builder, call, "one")
 
 
 class GuidedBackprop(_Signal):

@@ -8,14 +8,13 @@ from typing import Any
 from torch import Tensor, nn
 
 from ...composites import Composite, Uniform, captum
-from ...engine.arguments import OfModule, as_tuple, check_inputs, extra_arguments, plain_mode
+from ...engine.arguments import Call, OfModule, make_call, plain_mode
 from ...engine.batching import check_batch_size
 from ...engine.builder import Builder, check_verify, warn_training
 from ...engine.precision import check_precision
 from ...engine.recorded import Captured, Recording, recording
 from ...engine.report import Report, describe_plan
-from ...engine.start import check_seed, check_start
-from ...engine.target import Selection, select
+from ...engine.start import check_start, start_of
 from ...engine.traversal import Traversal, find_layers
 from ...errors import describe, wrong_type, wrong_value
 from ...graph.capture.modules import check_model
@@ -227,7 +226,7 @@ class LRP(OfModule):
             relevance, delta, at_layers = run.all_batches(internal_batch_size)
             if return_convergence_delta and self.verify == "always" and start == "output":
                 delta = self._from_model(run, relevance)
-        result = [relevance if isinstance(inputs, tuple) else relevance[0]]
+        result = [run.call.result(relevance)]
         if return_convergence_delta:
             result.append(delta)
         if layers is not None:
@@ -300,14 +299,11 @@ class LRP(OfModule):
         >>> print(attr.LRP(torch.nn.Linear(2, 1)).plan(torch.ones(1, 2)))  # doctest: +ELLIPSIS
         LRP of Linear by Uniform(...
         """
-        given = as_tuple(inputs)
-        check_inputs(given)
+        call = self._call(inputs, None, additional_forward_args)
         with plain_mode():
-            built = self._current().build(
-                (*given, *extra_arguments(additional_forward_args)), len(given)
-            )
+            built = self._current().build(call.arguments, len(call.inputs))
         return describe_plan(
-            self.model, self.composite, built.propagation, given[0], self.precision
+            self.model, self.composite, built.propagation, call.inputs[0], self.precision
         )
 
     def core(
@@ -407,16 +403,17 @@ class LRP(OfModule):
 
     def _from_model(self, run: Traversal, relevance: tuple) -> Tensor:
         """The convergence delta by the model's own output."""
-        several = run.selection.several
+        several = run.start.selection.several
         parts = [R if several else R.unsqueeze(0) for R in relevance]
         arrived = sum(R.reshape(*R.shape[:2], -1).sum(2) for R in parts)
-        own = run.selection.values(expected_output(self.model, run.args)).to(arrived)
+        own = run.start.selection.values(expected_output(self.model, run.args)).to(arrived)
         return own - arrived if several else (own - arrived)[0]
 
     def _recording(self, inputs, target, additional, start) -> Recording:
         check_start(start)
+        call = self._call(inputs, target, additional)
         self._warn()
-        found = recording(self._current, inputs, target, additional, start)
+        found = recording(self._current, call, start)
         check_tables(found.built.graph)
         return found
 
@@ -442,33 +439,20 @@ class LRP(OfModule):
             self._warned = True
 
     def _prepare(self, inputs, target, additional, start, layers) -> Traversal:
-        given = as_tuple(inputs)
-        batch = check_inputs(given)
         check_start(start)
+        call = self._call(inputs, target, additional)
         self._warn()
-        args = (*given, *extra_arguments(additional))
-        built = self._current().build(args, len(given))
+        built = self._current().build(call.arguments, len(call.inputs))
         check_tables(built.graph)
         shape = tuple(int(n) for n in built.graph.output.shape)
-        if isinstance(start, Tensor):
-            if target is not None:
-                raise wrong_value(
-                    "target", "must be None when start is a tensor", target,
-                    "Put the relevance of every output into start.",
-                )  # fmt: skip
-            seeds = check_seed(start, shape, batch)
-            selection = Selection(shape, several=start.dim() == len(shape) + 2)
-        else:
-            seeds, selection = None, select(target, shape, batch)
-            if start == "log_odds" and (selection.index is None or len(shape) != 1 or shape[0] < 2):
-                raise wrong_value(
-                    "start", '"log_odds" needs an output [N, classes] and class targets',
-                    f"an output of shape [N, {', '.join(map(str, shape))}]", 'Use start="output".',
-                )  # fmt: skip
+        begun = start_of(start, target, shape, call.batch)
         watch = find_layers(built.graph, layers)
-        if start == "log_odds" and any(built.graph.output in nodes for nodes in watch.values()):
+        if begun.word == "log_odds" and any(built.graph.output in ns for ns in watch.values()):
             raise wrong_value(
                 "layers", 'must not name the output when start is "log_odds"', describe(layers),
                 "The log-odds start below the logits.",
             )  # fmt: skip
-        return Traversal(self.model, built, args, len(given), batch, selection, start, seeds, watch)
+        return Traversal(call, built, begun, watch)
+
+    def _call(self, inputs: Any, target: Any, additional: Any) -> Call:
+        return make_call("LRP", self.model, inputs, target, additional, floating=False)
