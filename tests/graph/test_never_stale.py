@@ -36,8 +36,9 @@ from mutations import (
 from torch import Tensor, nn
 
 import xaifast
-from xaifast import attr, composites, graph, rules
+from xaifast import attr, composites, rules
 from xaifast.errors import ModelError, XaifastError
+from xaifast.graph import model as model_graphs
 
 SWEEP = os.environ.get("XAIFAST_SWEEP") == "1"
 TARGET = 1
@@ -72,7 +73,7 @@ def forgotten(net: nn.Module) -> nn.Module:
     if hasattr(xaifast, "forget"):
         xaifast.forget(net)
     else:
-        graph._known.pop(net, None)
+        model_graphs._known.pop(net, None)
     return net
 
 

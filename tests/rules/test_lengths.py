@@ -9,9 +9,10 @@ from oracle.recurrent_layers import by_oracle
 from torch import Tensor, nn
 from torch.nn.utils import rnn as packing
 
-from xaifast import composites, graph, rules
+from xaifast import composites, rules
 from xaifast.attr import LRP, IntegratedGradients, Occlusion, Saliency
 from xaifast.errors import InputError, ModelError
+from xaifast.graph import model as model_graphs
 
 GATES = ["all", "prop", "abs", "half"]
 EPS = 0.03
@@ -164,7 +165,7 @@ def test_one_graph_serves_all_lengths_and_batches():
     for n in range(3):
         assert_close(lrp.attribute(x[n : n + 1], 1, LENGTHS[n : n + 1]), whole[1, n : n + 1], 1e-12)
     assert lrp.attribute(x[:0], 1, LENGTHS[:0]).shape == (0, 5, 3)
-    assert len(graph._known[model]) == len(lrp._builder._built) == 1
+    assert len(model_graphs._known[model]) == len(lrp._builder._built) == 1
     assert lrp_of(made("states")).attribute(x[:0], 1, LENGTHS[:0]).shape == (0, 5, 3)
 
 

@@ -51,7 +51,7 @@ def bag_places(bag: fx.Node) -> fx.Node | None:
     flat: Any
     offsets: Any
     flat, offsets = bag.args[1:3]
-    if not _calls(flat, aten.view, aten.reshape) or not _calls(offsets, aten.arange):
+    if not _calls(flat, aten.view, aten.reshape, aten.flatten) or not _calls(offsets, aten.arange):
         return None
     shape = flat.args[0].meta["val"].shape
     if len(shape) != 2 or offsets.target is not aten.arange.start_step:

@@ -12,7 +12,7 @@ from tests.oracle import contextual, recurrent
 from xaifast import attr, composites
 
 N, T, F, H, CLASSES = 3, 5, 4, 6, 3
-README = (Path(__file__).parents[2] / "README.md").read_text()
+README = (Path(__file__).parents[3] / "README.md").read_text()
 LINES = dict(re.findall(r"^\| ([^|`]+) \| `(attr\.[^`]+)` \|$", README, re.MULTILINE))
 
 

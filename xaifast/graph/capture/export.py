@@ -23,10 +23,12 @@ from ...errors import ModelError
 from ..node import Leaf
 from ..recurrent.opaque import OneCall, spell_out
 from ..recurrent.packing import Padded
+from .functional import functional
 from .modules import batch_of, has_hooks, own, own_tensors, private_copy
 
 # A batch size that no other dimension is likely to have: export must not tie the batch to one.
 EXAMPLE_BATCH = 11
+LARGEST = 2**31  # a batch that must be smaller than this is not free
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ def _export(
 ) -> torch.export.ExportedProgram:
     with OneCall():
         program = torch.export.export(model, args, dynamic_shapes=dynamic_shapes, strict=False)
-    program = program.run_decompositions({})
+    program = functional(program)
     spell_out(program.graph)
     return program
 
@@ -123,13 +125,14 @@ def _output(program: torch.export.ExportedProgram) -> fx.Graph:
 
 
 def _is_batched(program: torch.export.ExportedProgram, args: tuple, batch: int) -> bool:
-    """Whether the batch of every tensor argument stayed symbolic."""
+    """Whether the batch of every tensor argument stayed symbolic, and may have any size."""
     leaf = torch.export.graph_signature.InputKind.USER_INPUT
     names = {s.arg.name for s in program.graph_signature.input_specs if s.kind is leaf}
     values = [n.meta["val"] for n in program.graph.nodes if n.name in names]
     flat = [x for x in torch.utils._pytree.tree_leaves(args)]
-    return all(
-        isinstance(v.shape[0], torch.SymInt)
+    bounded = any(r.lower > 2 or r.upper < LARGEST for r in program.range_constraints.values())
+    return not bounded and all(
+        isinstance(v.shape[0], torch.SymInt) and v.shape[0].node.maybe_as_int() is None
         for x, v in zip(flat, values, strict=True)
         if isinstance(x, Tensor) and x.dim() and x.shape[0] == batch
     )

@@ -27,7 +27,8 @@ from ..capture.modules import own, private_copy
 from ..facts import ModelGraph, read_values
 from ..node import Node, reached
 
-LIBRARIES = tuple(os.path.dirname(f) + os.sep for f in (torch.__file__, os.path.dirname(__file__)))
+PACKAGE = os.path.dirname(os.path.dirname(os.path.dirname(__file__)))
+LIBRARIES = (os.path.dirname(torch.__file__) + os.sep, PACKAGE + os.sep)
 # What takes numbers out of tensors; what looks at nothing but shapes.
 READS = (
     "item", "tolist", "numpy", "__array__", "__bool__", "__int__", "__float__", "__index__",

@@ -12,7 +12,7 @@ from ..facts import ModelGraph
 from ..node import Node, nodes_in
 
 ELEMENTWISE = ("linear", "affine", "activation")  # features come last: no step sees another
-MADE_BY = ("ge", "view", "reshape", "_to_copy")  # places >= lengths, in the data's dimensions
+MADE_BY = ("ge", "view", "reshape", "_to_copy", "to")  # places >= lengths, in the data's dimensions
 
 
 @dataclass(frozen=True)
