@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any
 
@@ -133,48 +133,24 @@ NOISE = [  # NoiseTunnel over Saliency
     ("SmoothGradSquared", {"nt_type": "smoothgrad_sq"}, "Mean of squared gradients over them."),
     ("VarGrad", {"nt_type": "vargrad"}, "Variance of the gradient over them."),
 ]
-EXPLAINERS = [
-    ("Saliency", "gradient", "gradient", "2", "8.4.1, 9.3.1"),
-    ("InputXGradient", "gradient", "gradient", "2", "9.3.1"),
-    ("GuidedBackprop", "gradient", "module", "2", "1.4.3, 8.4.1"),
-    ("Deconvolution", "gradient", "module", "2", "1.4.3, 8.4.1"),
-    ("GuidedGradCam", "gradient", "module", "4", "8.4.1"),
-    ("NoiseTunnel", "gradient", "gradient", "nt_samples * explainer", "14.3.4, 22.A.4"),
-    ("GradientShap", "path", "gradient", "2 * n_samples", "9.3.2"),
-    ("IntegratedGradients", "path", "gradient", "2 * n_steps", "9.3.2"),
-    ("DeepLift", "path", "module", "3", "9.3.2"),
-    ("DeepLiftShap", "path", "module", "3 * baselines", "9.3.2"),
-    ("Occlusion", "perturbation", "function", "windows + 1", "1.4.2, 9.4.3"),
-    ("FeatureAblation", "perturbation", "function", "features + 1", "9.4.3"),
-    ("FeaturePermutation", "perturbation", "function", "features + 1", "9.4.3"),
-    ("ShapleyValueSampling", "perturbation", "function", "n_samples * (features - 1) + 2", "9.4.3"),
-    ("ShapleyValues", "perturbation", "function", "2 ** features", "9.4.3"),
-    ("RISE", "perturbation", "function", "n_samples + 1", "8.4.1"),
-    ("PredictionDifference", "perturbation", "function", "windows * n_samples + 1", "1.4.2"),
-    ("Lime", "surrogate", "function", "n_samples + 1", "1.4.1, 22.2.1"),
-    ("LimeImage", "surrogate", "function", "n_samples", "22.2.1"),
-    ("KernelShap", "surrogate", "function", "n_samples", "1.4.1"),
-    ("LayerActivation", "layer", "function", "1", "8.4.1"),
-    ("LayerGradientXActivation", "layer", "gradient", "2", "9.3.1"),
-    ("LayerGradCam", "layer", "gradient", "2", "8.4.1"),
-    ("LayerIntegratedGradients", "layer", "gradient", "2 * n_steps + 2", "9.3.2"),
-    ("LayerConductance", "layer", "gradient", "2 * n_steps", "9.3.2"),
-    ("LRP", "propagation", "module", "2 to 5", "10"),
-    ("ContextualDecomposition", "propagation", "module", "2 * phrases + 2", "11.5.1"),
-]
-PROPAGATION = {  # products that a ReLU network needs, and sections
-    "EpsilonPlus": ("3", "22.2.2"),
-    "EpsilonPlusFlat": ("3", "22.2.2"),
-    "EpsilonAlpha2Beta1": ("5", "10.A"),
-    "EpsilonAlpha2Beta1Flat": ("5", "10.A"),
-    "EpsilonGammaBox": ("3", "10.3"),
-    "ZeroEpsilonGammaBox": ("3", "10.3, 13.2.2"),
-    "LRPStar": ("3", "22.2.2"),
-    "DeepTaylor": ("3", "10.2.3, 16.2"),
-    "DeepTaylorBounded": ("3", "10.A, 16.2"),
-    "ExcitationBackprop": ("3", "22.2.2"),
-    "Recurrent": ("3", "11.3"),
-}
+FAMILIES = ("gradient", "path", "perturbation", "surrogate", "layer", "propagation")
+PROPAGATION = {  # products that a ReLU network needs, sections, rules of conv / dense / first layer
+    "EpsilonPlus": ("3", "22.2.2", "z+ / epsilon / -"),
+    "EpsilonPlusFlat": ("3", "22.2.2", "z+ / epsilon / flat"),
+    "EpsilonAlpha2Beta1": ("5", "10.A", "alpha2-beta1 / epsilon / -"),
+    "EpsilonAlpha2Beta1Flat": ("5", "10.A", "alpha2-beta1 / epsilon / flat"),
+    "EpsilonGammaBox": ("3", "10.3", "gamma / epsilon / z-box"),
+    "ZeroEpsilonGammaBox": (
+        "3", "10.3, 13.2.2", "gamma below, epsilon = 0.25 std above / LRP-0 / z-box",
+    ),
+    "LRPStar": ("3", "22.2.2", "alpha1-beta0 / epsilon / -"),
+    "DeepTaylor": ("3", "10.2.3, 16.2", "z+ without bias / z+ without bias / w^2"),
+    "DeepTaylorBounded": ("3", "10.A, 16.2", "z+ without bias / z+ without bias / z-box"),
+    "ExcitationBackprop": ("3", "22.2.2", "z+ / z+ / -"),
+    "Recurrent": (
+        "3", "11.3", "epsilon / epsilon / -; LSTM, GRU and products with a gate by table 11.1",
+    ),
+}  # fmt: skip
 UNIFORM: dict[str, tuple[Callable[..., rules.Rule], str, str]] = {
     "Zero": (rules.Zero, "2", "10.2.1"),
     "Epsilon": (rules.Epsilon, "2", "10.2.1"),
@@ -184,6 +160,25 @@ UNIFORM: dict[str, tuple[Callable[..., rules.Rule], str, str]] = {
     "WSquare": (rules.WSquare, "3", "10.A"),
     "Flat": (rules.Flat, "3", "10.A"),
 }
+
+
+def _explainers() -> Iterator[Method]:
+    """The classes of `attr` that are listed, in the order of their names there."""
+    for name in attr.__all__:
+        made = getattr(attr, name)
+        listing = vars(made).get("listing") if isinstance(made, type) else None
+        if listing is None:
+            continue
+        noise = made is attr.NoiseTunnel
+        family, needs, cost, book = listing
+        make = _Noise() if noise else made
+        yield Method(name, family, needs, cost, book, _summary(made), make)
+        if noise:
+            yield from (
+                Method(preset, "gradient", "gradient", "2 * nt_samples", "1.4.1, 22.A.4",
+                       summary, _Noise(), {"abs": False, **options})
+                for preset, options, summary in NOISE
+            )  # fmt: skip
 
 
 def methods() -> list[Method]:
@@ -199,20 +194,10 @@ def methods() -> list[Method]:
     --------
     >>> import xaifast
     >>> [m.name for m in xaifast.methods() if m.family == "path"][:2]
-    ['GradientShap', 'IntegratedGradients']
+    ['DeepLift', 'DeepLiftShap']
     """
-    listed = [
-        Method(name, family, needs, cost, book, _summary(getattr(attr, name)), getattr(attr, name))
-        for name, family, needs, cost, book in EXPLAINERS
-    ]
-    noise = ("gradient", "gradient", "2 * nt_samples", "1.4.1, 22.A.4")
-    listed[2:2] = [
-        Method(name, *noise, summary, _Noise(), {"abs": False, **preset})
-        for name, preset, summary in NOISE
-    ]
-    tunnel = next(m for m in listed if m.name == "NoiseTunnel")
-    listed[listed.index(tunnel)] = replace(tunnel, make=_Noise())
-    for name, (cost, book) in PROPAGATION.items():
+    listed = sorted(_explainers(), key=lambda m: FAMILIES.index(m.family))
+    for name, (cost, book, _) in PROPAGATION.items():
         preset = composites.PRESETS[name]
         make = _Propagation(preset)
         listed.append(Method(name, "propagation", "module", cost, book, _summary(preset), make))

@@ -160,7 +160,7 @@ def main(argv: list[str] | None = None) -> int:
     --------
     >>> from xaifast import cli
     >>> cli.main(["methods"])  # doctest: +ELLIPSIS
-    Saliency ...
+    Deconvolution ...
     0
     """
     try:

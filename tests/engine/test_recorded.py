@@ -323,10 +323,7 @@ def test_what_depends_on_values_is_refused():
     with pytest.raises(InputError, match="start must not depend on which classes"):
         LRP(model).capture(x, 1, start="log_odds")
     for target, start in ((1, torch.ones(2, 5)), (None, torch.ones(2, 4))):
-        with pytest.raises(
-            InputError,
-            match="(target must be None when start|start must, as a tensor, have the shape of the out)",
-        ):
+        with pytest.raises(InputError, match=r"target must be None when|start must, as a tensor,"):
             LRP(model).core(x, target, start=start)
     with pytest.raises(InputError, match="inputs must hold at least one sample"):
         LRP(model).core(x[:0], 1)

@@ -1,4 +1,4 @@
-"""The relevances of time steps that section 11.5.1 compares: each line of the README, as loops."""
+"""The relevances of time steps that section 11.5.1 compares: each line of the guide, as loops."""
 
 import re
 from pathlib import Path
@@ -12,8 +12,8 @@ from tests.oracle import contextual, recurrent
 from xaifast import attr, composites
 
 N, T, F, H, CLASSES = 3, 5, 4, 6, 3
-README = (Path(__file__).parents[3] / "README.md").read_text()
-LINES = dict(re.findall(r"^\| ([^|`]+) \| `(attr\.[^`]+)` \|$", README, re.MULTILINE))
+GUIDE = (Path(__file__).parents[3] / "docs" / "guide.md").read_text()
+LINES = dict(re.findall(r"^\| ([^|`]+) \| `(attr\.[^`]+)` \|$", GUIDE, re.MULTILINE))
 
 
 class Classifier(nn.Module):

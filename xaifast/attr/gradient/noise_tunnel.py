@@ -21,6 +21,7 @@ from ...engine.arguments import (
 from ...engine.batching import batches
 from ...engine.evaluation import PlainModel, sums_dtype
 from ...engine.independence import Rows, as_given, taken
+from ...engine.listing import Listing
 from ...engine.randomness import check_stdevs, generator_of, noisy, seeds_for
 from ...engine.target import check_entries
 from ...errors import describe, wrong_type, wrong_value
@@ -83,6 +84,8 @@ class NoiseTunnel(Attribution):
     >>> tunnel.attribute(torch.ones(4, 3), nt_samples=8, stdevs=0.1, target=1, seed=0).shape
     torch.Size([4, 3])
     """
+
+    listing = Listing("gradient", "gradient", "nt_samples * explainer", "14.3.4, 22.A.4")
 
     def __init__(self, attribution_method: Any) -> None:
         if not callable(getattr(attribution_method, "attribute", None)):

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ...engine.arguments import Call, plain_mode
 from ...engine.evaluation import Evaluator, check_gradients, gradients_of, run_over_samples
+from ...engine.listing import Listing
 from ...errors import wrong_value
 from ..base import GradientAttribution
 
@@ -52,6 +53,8 @@ class Saliency(GradientAttribution):
     >>> attr.Saliency(lambda x: (x**2).sum(1)).attribute(torch.tensor([[1.0, -3.0]]))
     tensor([[2., 6.]])
     """
+
+    listing = Listing("gradient", "gradient", "2", "8.4.1, 9.3.1")
 
     def attribute(
         self,
@@ -154,6 +157,8 @@ class InputXGradient(GradientAttribution):
     >>> attr.InputXGradient(lambda x: (x**2).sum(1)).attribute(torch.tensor([[1.0, -3.0]]))
     tensor([[ 2., 18.]])
     """
+
+    listing = Listing("gradient", "gradient", "2", "9.3.1")
 
     @property
     def multiplies_by_inputs(self) -> bool:

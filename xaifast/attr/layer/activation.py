@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ...engine.arguments import Call, plain_mode
 from ...engine.evaluation import PlainModel, run_over_samples
 from ...engine.independence import rows_by_trial
+from ...engine.listing import Listing
 from ..base import GradientAttribution
 from .watch import Inner, Values
 
@@ -140,6 +141,8 @@ class LayerActivation(LayerAttribution):
     torch.Size([2, 4])
     """
 
+    listing = Listing("layer", "function", "1", "8.4.1")
+
     @property
     def multiplies_by_inputs(self) -> bool:
         """Activations are in their own units; captum says yes."""
@@ -216,6 +219,8 @@ class LayerGradientXActivation(LayerAttribution):
     >>> attr.LayerGradientXActivation(net, net[1]).attribute(torch.ones(2, 3), target=0).shape
     torch.Size([2, 4])
     """
+
+    listing = Listing("layer", "gradient", "2", "9.3.1")
 
     def __init__(
         self,
@@ -305,6 +310,8 @@ class LayerGradCam(LayerAttribution):
     >>> attr.LayerGradCam(net, net[0]).attribute(torch.rand(2, 3, 8, 8), target=0).shape
     torch.Size([2, 1, 6, 6])
     """
+
+    listing = Listing("layer", "gradient", "2", "8.4.1")
 
     def attribute(
         self,

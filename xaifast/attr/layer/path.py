@@ -14,6 +14,7 @@ from ...engine.arguments import Call, plain_mode
 from ...engine.baselines import check_baselines
 from ...engine.batching import batches, check_batch_size
 from ...engine.evaluation import PlainModel, row_sums, rows_at_once, scores_of
+from ...engine.listing import Listing
 from ...errors import wrong_value
 from ..base import progress_bar
 from ..path.integrated_gradients import (
@@ -136,6 +137,8 @@ class LayerIntegratedGradients(_LayerPath):
     torch.Size([2, 2, 4])
     """
 
+    listing = Listing("layer", "gradient", "2 * n_steps + 2", "9.3.2")
+
     def __init__(
         self,
         forward_func: Callable,
@@ -247,6 +250,8 @@ class LayerConductance(_LayerPath):
     >>> attr.LayerConductance(net, net[1]).attribute(torch.ones(2, 3), target=1).shape
     torch.Size([2, 4])
     """
+
+    listing = Listing("layer", "gradient", "2 * n_steps", "9.3.2")
 
     @property
     def multiplies_by_inputs(self) -> bool:

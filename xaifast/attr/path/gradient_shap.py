@@ -21,6 +21,7 @@ from ...engine.evaluation import (
     rows_at_once,
     sums_dtype,
 )
+from ...engine.listing import Listing
 from ...engine.randomness import check_stdevs, generator_of, noisy, seeds_for
 from ..base import GradientAttribution, progress_bar
 from .integrated_gradients import gap_of
@@ -54,6 +55,8 @@ class GradientShap(GradientAttribution):
     >>> shap.attribute(torch.ones(4, 3), torch.zeros(2, 3), target=1, seed=0).shape
     torch.Size([4, 3])
     """
+
+    listing = Listing("path", "gradient", "2 * n_samples", "9.3.2")
 
     def __init__(
         self,

@@ -30,6 +30,7 @@ from ...engine.evaluation import (
     scores_of,
     sums_dtype,
 )
+from ...engine.listing import Listing
 from ..base import GradientAttribution, progress_bar
 from .adaptive import adaptive_gradients, check_tolerance
 from .lstm import LstmFinder, lstm_gradients
@@ -209,6 +210,8 @@ class IntegratedGradients(GradientAttribution):
     >>> ig.attribute(torch.tensor([[4.0, 4.0]], dtype=torch.float64), n_steps=500).round(decimals=2)
     tensor([[4., 2.]], dtype=torch.float64)
     """
+
+    listing = Listing("path", "gradient", "2 * n_steps", "9.3.2")
 
     def __init__(
         self,

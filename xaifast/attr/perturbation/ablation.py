@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ...engine.arguments import plain_mode
 from ...engine.baselines import check_baselines
+from ...engine.listing import Listing
 from ...engine.randomness import seed_of
 from ...errors import wrong_value
 from ..base import PerturbationAttribution
@@ -55,6 +56,8 @@ class FeatureAblation(PerturbationAttribution):
     >>> ablation.attribute(torch.tensor([[2.0, 3.0, 4.0]]))
     tensor([[6., 6., 4.]])
     """
+
+    listing = Listing("perturbation", "function", "features + 1", "9.4.3")
 
     def attribute(
         self,
@@ -174,6 +177,8 @@ class FeaturePermutation(PerturbationAttribution):
     tensor([[-6.,  0.],
             [ 6.,  0.]])
     """
+
+    listing = Listing("perturbation", "function", "features + 1", "9.4.3")
 
     def __init__(
         self,

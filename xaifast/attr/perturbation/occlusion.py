@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ...engine.arguments import plain_mode
 from ...engine.baselines import check_baselines
+from ...engine.listing import Listing
 from ...errors import describe, wrong_value
 from ..base import PerturbationAttribution
 from .incremental import describe_plan
@@ -46,6 +47,8 @@ class Occlusion(PerturbationAttribution):
     tensor([[[4., 4., 4., 4., 2.],
              [4., 4., 4., 4., 2.]]])
     """
+
+    listing = Listing("perturbation", "function", "windows + 1", "1.4.2, 9.4.3")
 
     def attribute(
         self,

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ...engine.arguments import check_count, plain_mode
+from ...engine.listing import Listing
 from ...engine.randomness import seed_of
 from ...errors import ModelError, describe, wrong_type, wrong_value
 from ..base import PerturbationAttribution
@@ -121,6 +122,8 @@ class PredictionDifference(PerturbationAttribution):
     >>> pda.attribute(data[:2], 2, 4, strides=2, target=3, seed=0).shape
     torch.Size([2, 1, 8, 8])
     """
+
+    listing = Listing("perturbation", "function", "windows * n_samples + 1", "1.4.2")
 
     def __init__(
         self,

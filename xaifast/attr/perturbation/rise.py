@@ -19,6 +19,7 @@ from ...engine.arguments import check_count, plain_mode
 from ...engine.baselines import check_baselines
 from ...engine.batching import batches
 from ...engine.evaluation import sums_dtype
+from ...engine.listing import Listing
 from ...engine.randomness import generator_of
 from ...errors import describe, wrong_type, wrong_value
 from ..base import PerturbationAttribution
@@ -135,6 +136,8 @@ class RISE(PerturbationAttribution):
     >>> r.shape, bool(r[0, 0, :4, :4].mean() > r[0, 0, 4:, 4:].mean())
     (torch.Size([1, 3, 8, 8]), True)
     """
+
+    listing = Listing("perturbation", "function", "n_samples + 1", "8.4.1")
 
     def __init__(
         self,

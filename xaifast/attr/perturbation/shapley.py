@@ -19,6 +19,7 @@ from torch import Tensor
 from ...engine.arguments import Call, check_count, plain_mode
 from ...engine.baselines import check_baselines
 from ...engine.evaluation import Evaluator
+from ...engine.listing import Listing
 from ...engine.randomness import generator_of
 from ...errors import wrong_value
 from ..base import PerturbationAttribution
@@ -229,6 +230,8 @@ class ShapleyValueSampling(PerturbationAttribution):
     (10.0, 4.0)
     """
 
+    listing = Listing("perturbation", "function", "n_samples * (features - 1) + 2", "9.4.3")
+
     def attribute(
         self,
         inputs: Tensor | tuple[Tensor, ...],
@@ -318,6 +321,8 @@ class ShapleyValues(PerturbationAttribution):
     >>> values.attribute(torch.tensor([[2.0, 3.0, 4.0]]))
     tensor([[3., 3., 4.]])
     """
+
+    listing = Listing("perturbation", "function", "2 ** features", "9.4.3")
 
     def attribute(
         self,

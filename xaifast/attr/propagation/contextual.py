@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from ...engine.arguments import OfModule, as_tuple, check_inputs, plain_mode
 from ...engine.batching import Need, batches, check_batch_size, rows_that_fit, run_in_batches
 from ...engine.builder import warn_training
+from ...engine.listing import Listing
 from ...engine.target import Selection, select
 from ...errors import wrong_type, wrong_value
 from ...graph.capture.modules import check_model
@@ -93,6 +94,8 @@ class ContextualDecomposition(OfModule):
     >>> cd.attribute(tokens, 4, not_good).shape  # of words 2 and 3 together
     torch.Size([2, 1])
     """
+
+    listing = Listing("propagation", "module", "2 * phrases + 2", "11.5.1")
 
     def __init__(self, model: nn.Module) -> None:
         check_model(WHO, model)

@@ -27,6 +27,7 @@ from ...engine.evaluation import (
     row_sums,
     sums_dtype,
 )
+from ...engine.listing import Listing
 from ...errors import InputError, wrong_type, wrong_value
 from ...graph.capture.modules import check_model
 from ...graph.node import Node
@@ -153,6 +154,8 @@ class DeepLift(OfModule, GradientAttribution):
     >>> r.shape, bool((delta.abs() < 1e-5).all())
     (torch.Size([5, 3]), True)
     """
+
+    listing = Listing("path", "module", "3", "9.3.2")
 
     def __init__(
         self,
@@ -353,6 +356,8 @@ class DeepLiftShap(DeepLift):
     >>> attr.DeepLiftShap(net).attribute(torch.ones(5, 3), torch.randn(7, 3), target=1).shape
     torch.Size([5, 3])
     """
+
+    listing = Listing("path", "module", "3 * baselines", "9.3.2")
 
     def attribute(  # type: ignore[override]
         self,

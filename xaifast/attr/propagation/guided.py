@@ -17,6 +17,7 @@ from ...composites import GuidedBackprop as GuidedComposite
 from ...engine.arguments import OfModule, make_call, plain_mode
 from ...engine.batching import check_batch_size
 from ...engine.builder import Builder, check_verify, warn_training
+from ...engine.listing import Listing
 from ...engine.recorded import Captured, Recording, recording
 from ...engine.start import Start
 from ...engine.traversal import Traversal
@@ -156,6 +157,8 @@ class GuidedBackprop(_Signal):
     tensor([[1., 0.]])
     """
 
+    listing = Listing("gradient", "module", "2", "1.4.3, 8.4.1")
+
     composite = GuidedComposite()
 
 
@@ -185,6 +188,8 @@ class Deconvolution(_Signal):
     >>> attr.Deconvolution(net).attribute(torch.ones(1, 2), target=1).shape
     torch.Size([1, 2])
     """
+
+    listing = Listing("gradient", "module", "2", "1.4.3, 8.4.1")
 
     composite = DeconvNet()
 
@@ -220,6 +225,8 @@ class GuidedGradCam(GradientAttribution):
     >>> attr.GuidedGradCam(net, net[1]).attribute(torch.rand(2, 3, 8, 8), target=0).shape
     torch.Size([2, 3, 8, 8])
     """
+
+    listing = Listing("gradient", "module", "4", "8.4.1")
 
     def __init__(self, model: nn.Module, layer: Any, device_ids: Any = None) -> None:
         super().__init__(check_model("GuidedGradCam", model))

@@ -11,6 +11,7 @@ from ...composites import Composite, Uniform, captum
 from ...engine.arguments import Call, OfModule, make_call, plain_mode
 from ...engine.batching import check_batch_size
 from ...engine.builder import Builder, check_verify, warn_training
+from ...engine.listing import Listing
 from ...engine.precision import check_precision
 from ...engine.recorded import Captured, Recording, recording
 from ...engine.report import Report, describe_plan
@@ -119,6 +120,8 @@ class LRP(OfModule):
     >>> relevance.shape, delta.shape
     (torch.Size([2, 4]), torch.Size([2]))
     """
+
+    listing = Listing("propagation", "module", "2 to 5", "10")
 
     def __init__(
         self,

@@ -18,6 +18,7 @@ from torch import Tensor
 from ...engine.arguments import Call, as_tuple, plain_mode
 from ...engine.baselines import check_baselines
 from ...engine.batching import rows_of
+from ...engine.listing import Listing
 from ...engine.randomness import seed_of
 from ...errors import describe, wrong_type, wrong_value
 from ..base import PerturbationAttribution
@@ -101,6 +102,8 @@ class Lime(LimeBase):
     >>> lime.attribute(x, target=1, feature_mask=squares, n_samples=200, seed=0).shape
     torch.Size([5, 1, 4, 4])
     """
+
+    listing = Listing("surrogate", "function", "n_samples + 1", "1.4.1, 22.2.1")
 
     _source = Uniform()
     _fewest = 1
@@ -314,6 +317,8 @@ class KernelShap(Lime):
     tensor([[3., 3., 4.]])
     """
 
+    listing = Listing("surrogate", "function", "n_samples", "1.4.1")
+
     _source = ShapleyShares()
     _fewest = 2
 
@@ -367,6 +372,8 @@ class LimeImage(Lime):
     >>> lime.attribute(torch.rand(1, 3, 8, 8), target=1, feature_mask=quarters).shape
     torch.Size([1, 3, 8, 8])
     """
+
+    listing = Listing("surrogate", "function", "n_samples", "22.2.1")
 
     _source = AfterOnes()
 
