@@ -28,7 +28,7 @@ __all__ = ["MarkovLSTM", "NoGatesLSTM", "NondecreasingLSTM"]
 
 
 class _Cells(nn.Module):
-    """What the three have in common: z, and the sum of what enters the cells.
+    """The base of the three: z, and the sum of what enters the cells.
 
     c_t = c_{t-1} + entering(z_t, y_{t-1}),   y_t = leaving(a_h tanh(c_t), y_{t-1})
     """
@@ -61,11 +61,11 @@ class _Cells(nn.Module):
                 b.copy_(torch.linspace(-1.0, lowest, len(b), dtype=torch.float32, device="cpu"))
 
     def entering(self, z: Tensor, y: Tensor) -> Tensor:
-        """What is added to the cells."""
+        """Values that are added to the cells."""
         return z
 
     def leaving(self, squashed: Tensor, y: Tensor) -> Tensor:
-        """What the cells show."""
+        """Values that the cells show."""
         return squashed
 
     def forward(self, x: Tensor) -> Tensor:

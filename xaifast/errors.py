@@ -33,7 +33,7 @@ class ModelError(XaifastError, ValueError, AssertionError):
 
 
 class FixedError(XaifastError, AttributeError):
-    """What an explainer explains is fixed when it is made."""
+    """An attribute of an explainer that is fixed when it is made was set."""
 
 
 class MissingPackageError(XaifastError, ImportError):

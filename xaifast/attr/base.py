@@ -1,4 +1,4 @@
-"""What the explainers of functions have in common: captum's base classes, by its names."""
+"""Base classes of the explainers of functions, by captum's names."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class Attribution(Fixed):
     def _call(
         self, inputs: Any, target: Any, additional: Any, floating: bool = True, even: bool = True
     ) -> Call:
-        """What came into `attribute`, checked; see `make_call`."""
+        """Check the arguments of `attribute`; see `make_call`."""
         return make_call(
             type(self).__name__, self.forward_func, inputs, target, additional, floating, even,
             self.per_sample,

@@ -1,4 +1,4 @@
-"""What a composite is made of: conditions on nodes, and the list of (condition, rule)."""
+"""Conditions on nodes, and composites: lists of (condition, rule)."""
 
 from __future__ import annotations
 

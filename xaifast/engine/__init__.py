@@ -1,1 +1,1 @@
-"""What explainers share: arguments, targets, batches, draws, evaluation, and the built graph."""
+"""Machinery of the explainers: arguments, targets, batches, draws, evaluation, built graphs."""

@@ -152,7 +152,7 @@ class OfModule(Fixed):
 
     @property
     def model(self) -> nn.Module:
-        """What is explained, as it is now: a hook that a wrapper has got makes it the model."""
+        """The module that is explained, as it is now: a wrapper with a hook is the model."""
         return check_model(type(self).__name__, self._given_model)
 
 
@@ -164,7 +164,7 @@ def _clean(x: Tensor) -> Tensor:
 
 @dataclass(eq=False)
 class Call:
-    """What came into `attribute` of a function method, checked.
+    """The checked arguments of one call of `attribute`.
 
     who: the explainer's name; single: one tensor came in, so one goes out; extra: additional
     arguments of the model; declared: which of them the user says have a row for each sample; rows:
@@ -237,7 +237,7 @@ class Call:
 
     @property
     def _known(self) -> Rows:
-        """What is known of the rows; if nothing, what the user has said of the arguments."""
+        """Knowledge of the rows; where there is none, the user's word on the arguments."""
         if self.rows is not None:
             return self.rows
         return as_given(self.extra) if self.declared is None else Rows(False, self.declared)

@@ -52,7 +52,7 @@ def free_memory(device: torch.device) -> int:
 
 
 def need_of(propagation: Propagation, targets: int, itemsize: int) -> Need:
-    """What one sample needs on its way through a graph and back, for some targets."""
+    """The memory that one sample needs through a graph and back, for some targets."""
     kept = sum(n.elements for n in propagation.steps if n in propagation.kept)
     own = [propagation.rules[n].keeps(n) for n in propagation.own]
     kept += sum(size for size, _ in own) + targets * max((size for _, size in own), default=0)

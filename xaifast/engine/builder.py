@@ -146,7 +146,7 @@ class Builder:
         return built
 
     def _kept(self, args: tuple, explained: int) -> Built | None:
-        """What was built for such a call, if it is still the model."""
+        """Return the graph that was built for such a call, if it is still the model."""
         for key, built in list(self._built.items()):
             known, rows, signature = key
             if known == explained and fits(args, rows, signature):

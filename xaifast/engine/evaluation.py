@@ -53,7 +53,7 @@ CONVOLUTIONS = (nn.modules.conv._ConvNd, nn.modules.batchnorm._BatchNorm)
 
 
 def output_of(function: Any, inputs: tuple) -> Tensor:
-    """What a model returns, as a tensor; a number is one value for the whole batch."""
+    """The output of a model as a tensor; a number is one value for the whole batch."""
     try:
         output = function(*inputs)
     except Exception as error:
@@ -121,7 +121,7 @@ def check_undivided(call: Call, size: int | str) -> None:
 
 
 def doubt(call: Call) -> str:
-    """What the user can say of additional arguments that leave it open whose rows are whose."""
+    """Advice where additional arguments leave it open which rows belong together."""
     if not call.extra_in_doubt or call.declared is not None:
         return ""
     return " (or say by per_sample= which additional arguments have a row for each sample)"
@@ -171,7 +171,7 @@ class PlainModel:
         return self.look().apart
 
     def look(self, known: Tensor | None = None) -> Rows:
-        """What is known of the rows: tried once for each call.
+        """Find out about the rows, once for each call.
 
         known : what `output` returns for the inputs, where that is known already.
         """
@@ -189,7 +189,7 @@ class PlainModel:
         return output_of(self.function, (*inputs, *self.call.extra_rows(samples)))
 
     def output(self, inputs: tuple, samples: Tensor | None = None) -> Tensor:
-        """What the model returns for some rows, without gradients."""
+        """The output of the model for some rows, without gradients."""
         with torch.no_grad():
             return check_finite(self._run(inputs, samples))
 
@@ -264,17 +264,17 @@ class GraphModel:
         self.entered: dict[Node, Any] = {}
 
     def look(self, known: Tensor | None = None) -> Rows:
-        """What is known of the rows."""
+        """Knowledge of the rows."""
         assert self.call.rows is not None  # without it there is no such model
         return self.call.rows
 
     def arguments(self, inputs: tuple, samples: Tensor | None) -> tuple:
-        """What the graph is run on: inputs, and the additional arguments for these samples."""
+        """Arguments of the graph: inputs, and the additional arguments for these samples."""
         return to_compute((*inputs, *self.call.extra_rows(samples)))
 
     @torch.no_grad()
     def output(self, inputs: tuple, samples: Tensor | None = None) -> Tensor:
-        """What the model returns for some rows."""
+        """The output of the model for some rows."""
         return check_finite(self.propagation.run_output(self.arguments(inputs, samples)))
 
     @torch.no_grad()
@@ -330,7 +330,7 @@ Model = PlainModel | GraphModel
 
 
 class RowModel(Protocol):
-    """What is needed of a model to evaluate its rows in batches."""
+    """The interface of a model whose rows are evaluated in batches."""
 
     call: Call
 
@@ -424,7 +424,7 @@ class Evaluator:
 
 
 def graph_rows(built: Built, call: Call) -> Rows:
-    """What is known of the rows of a call that is evaluated by a graph for any batch size.
+    """Knowledge of the rows of a call that is evaluated by a graph for any batch size.
 
     Shown by the graph itself, or else tried on it.
     """

@@ -35,7 +35,7 @@ FEW = 2  # rows that are compared on a CPU, where an index out of range is an er
 
 @dataclass(frozen=True)
 class Rows:
-    """What is known of the rows of a call.
+    """Knowledge of the rows of a call.
 
     apart: row i of the output is shown to depend on row i alone; per_sample: which additional
     arguments have a row for each sample; grows: more rows come out where more go in.
@@ -115,7 +115,7 @@ def _ways(
 
 @dataclass(frozen=True)
 class _Outcome:
-    """What one trial has told."""
+    """The outcome of one trial."""
 
     same: bool
     grows: bool

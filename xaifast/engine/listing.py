@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 
 class Listing(NamedTuple):
-    """What the list of methods says of an explainer.
+    """The entry of an explainer in the list of methods.
 
     family: its folder in `attr`; needs: "function", "gradient" or "module", the least that it can
     explain; cost: in forward passes of one sample, with the options that it depends on; book: the

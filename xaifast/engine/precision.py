@@ -49,7 +49,7 @@ def check_dtypes(precision: str | None, tensors: tuple[Tensor, ...]) -> None:
 
 
 def rounds_to(precision: str | None) -> torch.dtype | None:
-    """What the factors of w^T s are rounded to, or None."""
+    """The dtype to which the factors of w^T s are rounded, or None."""
     return torch.bfloat16 if precision == "bfloat16" else None
 
 

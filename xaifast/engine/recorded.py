@@ -140,7 +140,7 @@ class Recording:
         return found
 
     def explain(self, *given: Tensor) -> Tensor | tuple[Tensor, ...]:
-        """What the recorded graph returns, by the rules themselves."""
+        """Compute the result of the recorded graph by the rules themselves."""
         results = self.run(list(given))
         return results[0] if self.single else results
 
@@ -335,7 +335,7 @@ class Captured:
             self._values = values
 
     def _state(self) -> tuple[list[int], list[int]]:
-        """What tells whether values have changed from which something is derived."""
+        """Versions and hashes of the tensors from which something is derived."""
         sources = self._recorded.sources
         versions = [-1 if x.is_inference() else x._version for x in sources]
         return versions, ops.fingerprint(sources) if self._what.verify != "never" else []

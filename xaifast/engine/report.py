@@ -80,7 +80,7 @@ def _facts(node: Node, propagation: Propagation) -> str:
 
 
 def _kernel(node: Node, rule: Rule, like: Tensor) -> str:
-    """What runs on the way back."""
+    """The kernel of the way back."""
     layer = node.layer
     kernels = {"max_pool": "pool_redistribute", "add": "add_split"}
     if isinstance(layer, Linear):

@@ -241,7 +241,7 @@ def _as_affine(node: fx.Node, constant: Callable[[object], bool]) -> tuple | Non
 
 
 def spell_affine(graph: fx.Graph, constant: Callable[[object], bool]) -> None:
-    """X + c, x - c, c - x, x c, x / c and -x with constants c -> affine."""
+    """x + c, x - c, c - x, x c, x / c and -x with constants c -> affine."""
     for node in list(graph.nodes):
         if node.op != "call_function" or constant(node):
             continue
@@ -270,7 +270,7 @@ def _statistics(node: fx.Node) -> tuple | None:
 
 
 def batch_norm_to_affine(graph: fx.Graph) -> None:
-    """Y = (x - mean) / sqrt(var + eps) * weight + bias  ->  y = scale x + shift."""
+    """y = (x - mean) / sqrt(var + eps) * weight + bias  ->  y = scale x + shift."""
     for node in list(graph.nodes):
         found = _statistics(node)
         if found is None or any(p is None for p in found[3:5]):

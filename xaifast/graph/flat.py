@@ -56,7 +56,7 @@ class Argument:
 
 
 def expect(x: Tensor, name: str, sizes: tuple[int | None, ...], dtype: torch.dtype) -> Tensor:
-    """X itself, if it has the sizes (None: any) and the dtype that the graph was recorded for."""
+    """x itself, if it has the sizes (None: any) and the dtype that the graph was recorded for."""
     fits = x.dim() == len(sizes) and x.dtype == dtype
     if not fits or any(
         size is not None and n != size for n, size in zip(x.shape, sizes, strict=True)

@@ -12,7 +12,7 @@ INF = math.inf
 
 @dataclass(frozen=True)
 class Leaf:
-    """What a placeholder of the graph stands for."""
+    """The value that a placeholder of the graph stands for."""
 
     kind: str  # "parameter" (also buffers and other tensors of modules), "constant" or "input"
     path: str = ""  # of a parameter, in the user's model
@@ -98,7 +98,7 @@ def nodes_in(argument: Any) -> Iterator[Node]:
 
 
 def reached(output: Node, edges: Callable[[Node], Iterable[Node]]) -> dict[Node, None]:
-    """What lies below a node along some edges, itself included, the nodes nearest to it first."""
+    """Nodes below a node along some edges, itself included, the nearest first."""
     found, left = {output: None}, [output]
     for node in left:
         for x in edges(node):

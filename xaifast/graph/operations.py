@@ -20,7 +20,7 @@ def adaptive_max_pool(x: Tensor, size: list[int], target: Callable) -> Tensor:
 
 
 def affine(x: Tensor, scale: Tensor | float, shift: Tensor | float | None) -> Tensor:
-    """Y = scale x + shift: a batch norm at test time, or arithmetic with a constant."""
+    """y = scale x + shift: a batch norm at test time, or arithmetic with a constant."""
     y = x if isinstance(scale, float) and scale == 1.0 else x * scale
     return y if shift is None else y + shift
 

@@ -48,7 +48,7 @@ class NodeCall:
 
 @dataclass
 class Balance:
-    """What became of the relevance that one node received, summed over batch and targets."""
+    """The account of the relevance that one node received, summed over batch and targets."""
 
     node: Node
     received: float = 0.0
@@ -65,7 +65,7 @@ class Balance:
 
     @property
     def gap(self) -> float:
-        """What is unaccounted for: rounding."""
+        """The rest that is unaccounted for: rounding."""
         return self.received - self.passed - self.bias - self.stabilizer - self.filled
 
 

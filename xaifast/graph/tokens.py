@@ -148,7 +148,7 @@ def _names(x: Any) -> bool:
 
 
 def still_mixed(node: Node, packet: object, x: Node) -> dict[Node, Node]:
-    """What an operand has mixed, as far as the node still depends on it as on token numbers.
+    """Inputs that an operand has mixed, as far as the node depends on them as on token numbers.
 
     Integers that floating values were made to are tokens once they are looked up in a table.
     """

@@ -21,7 +21,7 @@ DEVICE = "cuda"  # where our kernels are
 
 
 class Conv(NamedTuple):
-    """What decides, but for the number of positions."""
+    """The key of a convolution in the table, but for the number of positions."""
 
     capability: tuple[int, int]  # of the GPU
     precision: str  # "tf32", "float32", "bfloat16" or "float16"

@@ -1,4 +1,4 @@
-"""What the fake kernels share: checks of devices, dtypes and shapes, and the layouts of results.
+"""Helpers of the fake kernels: checks of devices, dtypes and shapes, and layouts of results.
 
 PyTorch runs a fake kernel where a graph is recorded, and also where one tensor of a call is on
 "meta": a result must then be refused, not made of unwritten memory. The native kernels check the

@@ -104,7 +104,7 @@ class _Step:
         return R_g, R_s
 
     def share(self, z: Tensor, R: Tensor) -> Tensor:
-        """S = R / (z + eps sgn z)."""
+        """s = R / (z + eps sgn z)."""
         s = quotient(R, stabilize(z, self.eps))
         if self.absorbed is not None:
             self.absorbed.stabilizer += float((R - s * z).sum())

@@ -9,12 +9,12 @@ from torch import Tensor
 
 
 def stabilize(z: Tensor, eps: float | Tensor) -> Tensor:
-    """Z + eps sgn z, with sgn 0 = +1."""
+    """z + eps sgn z, with sgn 0 = +1."""
     return torch.where(z >= 0, z + eps, z - eps)
 
 
 def stabilized_divide(R: Tensor, z: Tensor, b: Tensor | None, eps: float) -> Tensor:
-    """S = R / (z + b + eps sgn(z + b)), with 0/0 = 0."""
+    """s = R / (z + b + eps sgn(z + b)), with 0/0 = 0."""
     if b is not None:
         z = z + b.view(-1, *[1] * (z.dim() - 2))
     d = stabilize(z, eps)
@@ -107,7 +107,7 @@ def pool_redistribute(
 
 
 def backward_product(s: Tensor, w: Tensor) -> Tensor:
-    """C = s w."""
+    """c = s w."""
     return s @ w
 
 

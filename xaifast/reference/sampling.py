@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 def _compute(x: Tensor) -> torch.dtype:
-    """What kernels compute in: float32 for the 16-bit types, else the dtype itself."""
+    """The dtype that kernels compute in: float32 for the 16-bit types, else the dtype itself."""
     return torch.float64 if x.dtype == torch.float64 else torch.float32
 
 
@@ -92,7 +92,7 @@ def _standard_normal(word: Tensor) -> Tensor:
 
 
 def add_noise(x: Tensor, sample: Tensor, draw: Tensor, std: Tensor, seed: int) -> Tensor:
-    """X + std z, where z[e] is word e mod 4 of the group e / 4 of this sample and draw."""
+    """x + std z, where z[e] is word e mod 4 of the group e / 4 of this sample and draw."""
     size = x[0:1].numel() if len(x) else 0
     group = torch.arange((size + 3) // 4, device=x.device)
     counter = torch.broadcast_tensors(group, draw[:, None], sample[:, None], group.new_zeros(1, 1))
@@ -113,7 +113,7 @@ def _starts(size: int, window: int, stride: int) -> range:
 def _windows(
     shape: Sequence[int], window: Sequence[int], stride: Sequence[int]
 ) -> list[tuple[slice, ...]]:
-    """What each window covers of a sample, the last dimension counted fastest."""
+    """Places of a sample that each window covers, the last dimension counted fastest."""
     axes = [
         [slice(start, start + w) for start in _starts(size, w, s)]
         for size, w, s in zip(shape, window, stride, strict=True)

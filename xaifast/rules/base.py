@@ -1,4 +1,4 @@
-"""What a rule is: one method for any node, and an easier one for linear layers."""
+"""Rules for linear layers, given by their parts."""
 
 from __future__ import annotations
 
@@ -177,7 +177,7 @@ def _by_contributions(layer: Layer, part: Part, R: Tensor) -> Tensor | None:
 
 
 def _spread(layer: Layer, part: Part, a: Tensor, R: Tensor, balance: Balance | None) -> Tensor:
-    """C = w^T s for an input of ones: the denominator does not depend on the input."""
+    """c = w^T s for an input of ones: the denominator does not depend on the input."""
     ones = a.new_ones((1, *a.shape[1:]))
 
     def inverse() -> Tensor:

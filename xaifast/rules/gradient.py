@@ -137,7 +137,7 @@ class LinearGradient(Rule):
         return True
 
     def propagate(self, node, inputs, output, R, balance=None) -> Iterable[Tensor | None]:
-        """C = w^T R."""
+        """c = w^T R."""
         return (node.layer.gradient(R),)
 
 

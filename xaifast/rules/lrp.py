@@ -221,7 +221,7 @@ class ZPlus(BySigns):
 
 
 def _split(layer: Layer, a: Tensor) -> Tensor | Callable[[], Tensor]:
-    """What enters the signed weights: a, or its two parts, made once, where it may be negative."""
+    """The input of the signed weights: a, or its two parts, made once, where it may be negative."""
     return a if layer.nonnegative_input else functools.cache(lambda: layer.split_signs(a))
 
 

@@ -424,7 +424,7 @@ def _forward(layout: Layout, value: Callable[[Any], Tensor]) -> list[list[_Kept]
 
 
 def _outputs(runs: list[_Kept]) -> Tensor:
-    """What a layer hands on, [T, N, D H]."""
+    """The output of a layer, [T, N, D H]."""
     outputs = [_backwards(run.h[1:], run.lengths) if d else run.h[1:] for d, run in enumerate(runs)]
     return outputs[0] if len(outputs) == 1 else torch.cat(outputs, -1)
 

@@ -199,7 +199,7 @@ class NoiseTunnel(Attribution):
 
 
 def known_rows(explainer: Any, call: Call, rows: int, options: dict[str, Any]) -> Rows:
-    """What is known of the rows that an explainer, of this package or not, would be given."""
+    """Knowledge of the rows that an explainer, of this package or not, would be given."""
     inner = getattr(explainer, "_inner", None)
     if inner is not None:
         model: Any = LayerRows(call, inner, options.get("attribute_to_layer_input", False))
@@ -344,7 +344,7 @@ class _Average:
 
 
 def _repeated(value: Any, sample: Tensor, batch: int) -> Any:
-    """What has a row for each sample, with that of its sample for each row; all else as it is."""
+    """Repeat a value that has a row for each sample for the rows; leave others as they are."""
     if isinstance(value, tuple):
         return tuple(_repeated(v, sample, batch) for v in value)
     if isinstance(value, Tensor) and value.dim() and len(value) == batch:

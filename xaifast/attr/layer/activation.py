@@ -74,7 +74,7 @@ class LayerAttribution(GradientAttribution):
     def _values_and_gradients(
         self, call: Call, at_input: bool, size: int | str, grad_kwargs: dict[str, Any] | None
     ) -> tuple[list[Values], list[Values]]:
-        """What passes the layers, and the gradients there, for all samples."""
+        """Values that pass the layers, and the gradients there, for all samples."""
         parts: list[tuple[list[Values], list[Values]]] = []
 
         def work(rows: slice, samples: Tensor | None) -> None:
@@ -92,7 +92,7 @@ class LayerAttribution(GradientAttribution):
 
 
 class LayerRows:
-    """What is known of the rows of a model that is opened at some layers (see `evaluation`).
+    """Knowledge of the rows of a model that is opened at some layers (see `evaluation`).
 
     They are apart where what passes the layers has a row for each sample as well, which depends on
     that sample alone: not where a layer sees the batch in another dimension, or folded into one.
@@ -124,7 +124,7 @@ def joined(parts: list[list[Values]], dim: int) -> list[Values]:
 
 
 class LayerActivation(LayerAttribution):
-    """What a layer takes or returns.
+    """The activation that a layer takes or returns.
 
     R_j = a_j
 

@@ -38,7 +38,7 @@ class _LayerModel(LayerRows):
         self.grad_kwargs = grad_kwargs
 
     def enter(self, inputs: tuple, samples: Tensor | None = None) -> list[Tensor]:
-        """What passes the layers for these inputs."""
+        """Values that pass the layers for these inputs."""
         values = self.inner.values(self.call, inputs, samples, self.at_input)
         self.counts = [len(vs) for vs in values]
         flat = [v for vs in values for v in vs]
@@ -58,7 +58,7 @@ class _LayerModel(LayerRows):
     def gradients(
         self, points: list[Tensor], samples: Tensor | None
     ) -> tuple[list[Values], list[Tensor]]:
-        """What passes the layers, and the gradients there, with points in place of the values."""
+        """Values that pass the layers, and the gradients there, with points in their place."""
         x = self.call.inputs
         if samples is not None:
             x = tuple(v[samples.to(v.device)] for v in x)
@@ -73,7 +73,7 @@ class _LayerModel(LayerRows):
 
 
 class _LayerPath(LayerAttribution):
-    """What the two have in common: their arguments, and the gap."""
+    """The base of both explainers: their arguments, and the gap."""
 
     def has_convergence_delta(self) -> bool:
         """Yes: the completeness gap."""

@@ -203,7 +203,7 @@ class Inner:
     def values(
         self, call: Call, inputs: Values, samples: Tensor | None, at_input: bool
     ) -> list[Values]:
-        """What passes each module."""
+        """Values that pass each module."""
         with torch.no_grad():
             _, watches = self.run(call, inputs, samples, at_input)
         self.tuples = [w.is_tuple for w in watches]
@@ -218,7 +218,7 @@ class Inner:
         instead: list[Values] | None = None,
         grad_kwargs: dict[str, Any] | None = None,
     ) -> tuple[list[Values], list[Values]]:
-        """What passes each module, and the gradients of the target there, [targets, rows, ...]."""
+        """Values that pass each module, and the target's gradients there, [targets, rows, ...]."""
         with torch.enable_grad():
             output, watches = self.run(call, inputs, samples, at_input, instead, leaf=True)
             check_rows(output, None if samples is None else len(inputs[0]), self.who)

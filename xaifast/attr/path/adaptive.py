@@ -44,7 +44,7 @@ Wanted = list[tuple[int, float]]  # (sample, alpha)
 
 
 def check_tolerance(who: str, tolerance: float) -> None:
-    """Refuse what is no fraction."""
+    """Require tolerance > 0."""
     if isinstance(tolerance, bool) or not isinstance(tolerance, (int, float)) or not tolerance > 0:
         raise wrong_value(f"{who}: tolerance", "must be a number > 0", tolerance, "Take 0.01.")
 
@@ -69,7 +69,7 @@ class _SamplePath:
         return list(pairwise(sorted(self.nodes)))
 
     def gaps(self, target: int) -> list[float]:
-        """What the trapezoidal rule misses on each interval, relative to the variation of S."""
+        """The error of the trapezoidal rule on each interval, relative to the variation of S."""
         found, variation, level = [], 0.0, 0.0
         for a, b in self.intervals():
             left, right = self.nodes[a], self.nodes[b]

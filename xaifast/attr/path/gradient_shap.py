@@ -203,7 +203,7 @@ class GradientShap(GradientAttribution):
 
 
 class _Draws:
-    """What is drawn: baseline, place on the path, and noise; the same in batches of any size.
+    """Draws of baselines, places on the path and noise, whatever the size of batches.
 
     Every baseline comes as often as any other (up to one), and the places are stratified: the k-th
     of n lies in [k / n, (k + 1) / n). Each alone is uniform, so the estimate is unbiased; its error

@@ -38,7 +38,7 @@ from .quadrature import check_method, check_steps, nodes_and_weights
 
 
 class PathModel(Protocol):
-    """What a path needs of a model: its stations, and gradients of the target there."""
+    """The interface of a model on a path: its stations, and gradients of the target there."""
 
     call: Call
 
@@ -348,7 +348,7 @@ class IntegratedGradients(GradientAttribution):
 
 
 def gap_of(total: Any, difference: Any) -> Tensor:
-    """What is missing, [targets, N], from sums of attributions and differences of outputs.
+    """The completeness gap [targets, N]: sums of attributions minus differences of outputs.
 
     [targets, 1] where the model returns more or fewer rows than there are samples.
     """

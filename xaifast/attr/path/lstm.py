@@ -298,7 +298,7 @@ class CellNetwork:
 def _selected(
     call: Call, shape: tuple[int, ...], h: Tensor, c: Tensor, step: Tensor
 ) -> States | None:
-    """What the selected outputs read, [M, N, ...], from that of all of them."""
+    """Pick what the selected outputs read, [M, N, ...], from what all of them read."""
     selection = call.selection(shape)
     if selection.mask is None:
         index = selection.index.to(h.device)  # type: ignore[union-attr]

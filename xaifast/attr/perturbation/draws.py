@@ -1,4 +1,4 @@
-"""What stands in the place of a hidden patch: draws from reference images.
+"""Draws from reference images in the place of a hidden patch.
 
 Two ways, both from reference data [M, C, ...]:
 
@@ -51,7 +51,7 @@ def _generator(seed: int, place: int) -> torch.Generator:
 
 
 class Marginal:
-    """What reference images show at the same place."""
+    """Draws of what reference images show at the patch."""
 
     def __init__(self, reference: Tensor, grid: Grid, draws: int, seed: int) -> None:
         self.reference, self.grid, self.draws, self.seed = reference, grid, draws, seed

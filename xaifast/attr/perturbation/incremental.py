@@ -42,7 +42,7 @@ class Local(Protocol):
         """
 
     def inside(self, rows: Tensor, origin: Tensor, size: tuple[int, ...]) -> Tensor:
-        """What some of them change of boxes [axes, rows], as bool [rows, *size, 1 or channels]."""
+        """Where some of them change boxes [axes, rows], as bool [rows, *size, 1 or channels]."""
 
 
 class Incremental:
@@ -53,7 +53,7 @@ class Incremental:
 
     @property
     def share(self) -> float:
-        """What the perturbations of a sample cost, as a part of what they cost on whole maps."""
+        """The cost of a sample's perturbations, as a part of their cost on whole maps."""
         batches = sum(
             -(-len(g.members) // self._at_once(g)) * len(g.sizes) for g in self.plan.groups
         )
@@ -108,7 +108,7 @@ class Incremental:
         return self.scorer.model.arguments((x[n : n + 1],), torch.full((rows,), n, device="cpu"))  # type: ignore[union-attr]
 
     def _box(self, group: Group, rows: Tensor, x: Tensor, baseline: Tensor) -> Tensor:
-        """What the input is in the boxes of some perturbations, [rows, channels, *size]."""
+        """The input in the boxes of some perturbations, [rows, channels, *size]."""
         entry = self.plan.trace.entry
         origin, size = self.plan.origin(group, entry, rows), group.sizes[entry]
         at = origin.to(x.device)

@@ -274,7 +274,7 @@ class PredictionDifference(PerturbationAttribution):
 
 
 def _differences(scorer: Scorer, without: Tensor, measure: str, trained_on: int) -> Tensor:
-    """What each window makes of the scores, [K, L]."""
+    """The difference that each window makes to the scores, [K, L]."""
     with_all = scorer.initial
     if measure != "weight_of_evidence":
         return with_all - without

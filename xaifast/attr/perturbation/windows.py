@@ -58,7 +58,7 @@ class Grid:
         return all(w == 1 for w in self.window)  # strides are not beyond it
 
     def places(self, first: int, count: int) -> Iterator[tuple[slice, ...]]:
-        """What some of the windows cover, behind N."""
+        """The places that some of the windows cover, behind N."""
         sizes = zip(self.shape, self.window, self.stride, self.positions, strict=True)
         along = [[slice(i * s, min(i * s + w, size)) for i in range(n)] for size, w, s, n in sizes]
         return islice(product(*along), first, first + count)
@@ -153,7 +153,7 @@ def each_element(inputs: tuple[Tensor, ...]) -> list[Grid]:
 
 
 def common_dtype(x: Tensor, baseline: Tensor) -> torch.dtype:
-    """What an input is when parts of it come from a baseline: integers may become floating."""
+    """The dtype of an input of which parts come from a baseline: integers may become floating."""
     return x.dtype if x.is_floating_point() else torch.result_type(x, baseline)
 
 
@@ -220,7 +220,7 @@ class Windows:
 
     @cached_property
     def _along(self) -> list[Span]:
-        """What the windows cover along each dimension, one position after the other."""
+        """Places that the windows cover along each dimension, one position after the other."""
         grid, spans = self.grids[0], []
         sizes = zip(grid.shape, grid.window, grid.stride, grid.positions, strict=True)
         for size, window, stride, count in sizes:

@@ -186,7 +186,7 @@ def _is_stepwise(node: Node, x: Node) -> bool:
 
 
 def _not_stepwise(graph: ModelGraph, lstm: Node) -> Node | None:
-    """What stands between the steps of the input and those of the layer, if anything does."""
+    """Name what stands between the steps of the input and those of the layer, if anything does."""
     node, swapped = lstm.args[1], not lstm.args[4][-1]
     while node is not graph.inputs[0]:
         varying = [n for n in _operands(node) if not n.constant and n.op not in SIZES]
@@ -284,7 +284,7 @@ class Network:
         return parts
 
     def run(self, x: Tensor, selection: Selection) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """What the layer reads, its states, the scores, and their gradient at the states.
+        """Values that the layer reads, its states, the scores, and their gradient at the states.
 
         [n, T, F], [n, S], [M, n] and [M, n, S].
         """

@@ -210,7 +210,7 @@ class GuidedGradCam(GradientAttribution):
     layer : torch.nn.Module or str
         The layer of Grad-CAM, or its path.
     device_ids : optional
-        Accepted for captum's sake.
+        Accepted, as captum's scripts may pass it; ignored.
 
     References
     ----------

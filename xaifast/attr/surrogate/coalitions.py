@@ -242,7 +242,7 @@ def draw_coalitions(
 
 
 def samples_of(function: Callable, original: Any, options: dict) -> Iterator[Any]:
-    """What a perturbation function gives, call by call; or a generator that it is or returns."""
+    """Samples of a perturbation function, call by call, or of a generator that it is or returns."""
     if inspect.isgeneratorfunction(function):
         yield from function(original, **options)
         return

@@ -25,7 +25,7 @@ from .similarity import Kernel, products_of
 def arguments_of(
     call: Call, players: Players, unit: int, baseline: tuple[Tensor, ...]
 ) -> tuple[Any, dict]:
-    """What a function of the user is told about one unit: its input, and keywords."""
+    """Arguments of a user's function for one unit: its input, and keywords."""
 
     def own(values: tuple[Tensor, ...]) -> Any:
         if len(players.counts) == 1:
@@ -38,7 +38,7 @@ def arguments_of(
 
 @dataclass
 class Task:
-    """What is fitted: the call and its scores, the features of each unit, the coalitions."""
+    """A fit: the call and its scores, the features of each unit, the coalitions."""
 
     call: Call
     scorer: Scorer
@@ -182,7 +182,7 @@ def check_weights(who: str, weights: Tensor) -> None:
 
 
 def similarity(who: str, value: Any) -> float:
-    """What a similarity function of the user has returned, as a number."""
+    """The result of a user's similarity function, as a number."""
     if isinstance(value, Tensor) and value.numel() != 1:
         raise ModelError(
             f"{who}: similarity_func must return one number; got a tensor of shape "

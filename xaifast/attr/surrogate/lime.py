@@ -240,7 +240,7 @@ class Lime(LimeBase):
     def _task(
         self, scorer: Scorer, features: Features, several: list, n_samples: int, seed: int
     ) -> Task:
-        """What is to be fitted, with its coalitions."""
+        """The fit of a call, with its coalitions."""
         call = scorer.call
         check_one_score(call, scorer)
         regressor = check_regressor(call.who, self.interpretable_model)

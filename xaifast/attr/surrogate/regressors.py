@@ -48,7 +48,7 @@ class Regressor:
         return self.fit(Z, y, weight)[0]
 
     def representation(self, Z: Tensor, y: Tensor, weight: Tensor) -> Any:
-        """What one fitted problem (B = 1) is told by: here its coefficients [1, M]."""
+        """The coefficients [1, M] of one fitted problem (B = 1)."""
         return self.solve(Z, y, weight)
 
 

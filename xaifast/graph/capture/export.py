@@ -87,7 +87,7 @@ def _is_tensor_at(model: nn.Module | None, path: str) -> bool:
 
 
 def _leaves(program: torch.export.ExportedProgram, model: nn.Module | None) -> dict[str, Leaf]:
-    """What the placeholders of an exported program stand for."""
+    """The leaves that the placeholders of an exported program stand for."""
     kinds = torch.export.graph_signature.InputKind
     leaves: dict[str, Leaf] = {}
     inputs = 0

@@ -80,7 +80,7 @@ class Signs(NamedTuple):
 
 
 class Layer:
-    """What all layers share: their node and where their weights come from."""
+    """The base of all layers: their node and where their weights come from."""
 
     rounds_to: torch.dtype | None = None  # what the factors of w^T s are rounded to, if anything
 
@@ -143,16 +143,16 @@ class Layer:
         return self.stack_inputs(a.clamp(min=0), a.clamp(max=0))
 
     def multiply(self, u: Tensor, c: Tensor, parts: int) -> Tensor:
-        """U c, summed over the parts of u."""
+        """u c, summed over the parts of u."""
         R = u * c
         return R if parts == 1 else R.sum(2)
 
     def product(self, u: Tensor, w: Tensor) -> Tensor:
-        """W u for one part."""
+        """w u for one part."""
         raise NotImplementedError
 
     def forward(self, u: Tensor, w: Weight, b: Tensor | None = None) -> Tensor:
-        """Z = w u + b."""
+        """z = w u + b."""
         if u.dim() == len(self.node.inputs[0].shape) + 1:
             z = self.product(u, w.plain)
         else:  # two parts
@@ -173,17 +173,17 @@ class Layer:
         return False
 
     def transpose(self, s: Tensor, w: Weight, like: Tensor) -> Tensor:
-        """C = w^T s, one product for each target; `like` has the shape of u."""
+        """c = w^T s, one product for each target; `like` has the shape of u."""
         return transposed(lambda u: self.forward(u, w), like, s)
 
     def hand_back(self, s: Tensor, w: Weight, like: Tensor) -> Tensor:
-        """C = w^T s of the relevance pass: the one place where it may be less than float32."""
+        """c = w^T s of the relevance pass: the one place where it may be less than float32."""
         if self.rounds_to is None:
             return self.transpose(s, w, like)
         return self.transpose(s.to(self.rounds_to), w.rounded(self.rounds_to), like).to(s.dtype)
 
     def gradient(self, R: Tensor) -> Tensor:
-        """C = w^T R for the layer's own weight: its derivative, for which no value matters."""
+        """c = w^T R for the layer's own weight: its derivative, for which no value matters."""
         return self.transpose(R, self.weight, self._like(R))
 
     def _like(self, R: Tensor) -> Tensor:

@@ -33,7 +33,7 @@ LEAST_OUTPUTS = 24
 
 
 def _channels_inside(w: Tensor) -> Tensor:
-    """W in the memory that our CUDA kernels read: channels last."""
+    """w in the memory that our CUDA kernels read: channels last."""
     return w.movedim(1, -1).contiguous().movedim(-1, 1)
 
 

@@ -57,7 +57,7 @@ def products_of(node: Node) -> int:
 
 
 def _work(node: Node) -> float:
-    """What that costs, with the numbers that are moved."""
+    """The work of a node, with the numbers that are moved."""
     return products_of(node) + MOVED * node.elements
 
 
@@ -116,12 +116,12 @@ class Changes:
 
     @property
     def full_cost(self) -> float:
-        """What one change costs on whole maps."""
+        """The cost of one change on whole maps."""
         return sum(self.work.values())
 
     @property
     def cost(self) -> float:
-        """What one change costs on average."""
+        """The cost of one change on average."""
         total = sum(g.cost * len(g.members) for g in self.groups)
         return total / max(1, len(self.index[0]))
 
@@ -232,7 +232,7 @@ class Changes:
     def output(
         self, group: Group, rows: Tensor, box: Tensor, kept: dict[Node, Tensor], inputs: tuple
     ) -> Tensor:
-        """What the model returns for some changes of one sample.
+        """The output of the model for some changes of one sample.
 
         rows : which changes of the group; box : what the input is in their boxes [rows, channels,
         *size]; inputs : all of the call, each for so many rows (that which is changed is not read).
@@ -318,12 +318,12 @@ class _Batch:
         return z.relu_() if relu and sliding.bias_map is not None else z
 
     def _part(self, maps: Tensor, node: Node) -> Tensor:
-        """What lies in a node's boxes of a constant [1, channels, *shape]."""
+        """Values of a constant [1, channels, *shape] in a node's boxes."""
         first, size = self._origin(node).to(maps.device), self.group.sizes[node]
         return ops.cut_boxes(_behind(maps)[0], None, None, first, size).movedim(-1, 1)
 
     def _at(self, x: Node, node: Node) -> Tensor:
-        """What lies in the node's boxes of one of its operands."""
+        """Values of one of the node's operands in its boxes."""
         first, size = self._origin(node), self.group.sizes[node]
         if self.group.sizes[x] == size and torch.equal(self._origin(x), first):
             return self.boxes[x]

@@ -129,7 +129,7 @@ class Follow(TorchFunctionMode):
         self._known[x] = _Followed(connected=True)
 
     def cuts(self, output: Any) -> list[Cut]:
-        """What cuts the path to an output of the run; of one that seems connected, what may.
+        """Cuts of the path to an output of the run; possible ones where it seems connected.
 
         Of one that no tensor leads to, what was read last: it may depend on that, or not.
         """
@@ -241,7 +241,7 @@ def cuts_of(
 
 
 def cuts_in_model(model: nn.Module, args: tuple, index: Iterable[int]) -> list[Cut]:
-    """What cuts the path from some arguments of a module to its output, as autograd sees it."""
+    """Cuts of the path from some arguments of a module to its output, as autograd sees it."""
     twin = private_copy(model, keep_hooks=True)
 
     def run(mark: Callable[[Tensor], None]) -> Any:

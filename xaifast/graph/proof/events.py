@@ -19,7 +19,7 @@ HALF = (torch.float16, torch.bfloat16)
 
 @dataclass(frozen=True)
 class Place:
-    """What a tensor is to the code of a model.
+    """The place of a tensor in the code of a model.
 
     kind: "input", "own" (of the modules), "slot" (made by an earlier call) or "outside"; key: its
     number or path; look: shape, dtype and device; values: a hash of those of an outside tensor.
@@ -172,12 +172,12 @@ class Event:
 
     @property
     def without_mode(self) -> tuple:
-        """What it does, whether gradients are recorded or not."""
+        """The call without its mode: whether gradients are recorded or not."""
         return (self.func, self.given, self.names, self.result)
 
 
 def new_tensor_defaults() -> tuple:
-    """What new tensors are when nothing is said."""
+    """Default dtype and device of new tensors."""
     return (torch.get_default_dtype(), torch.get_default_device())
 
 
@@ -186,7 +186,7 @@ HOOKED = "a backward hook of a module"
 
 
 def mode_now() -> tuple:
-    """What calls of PyTorch depend on beside their arguments."""
+    """The modes on which calls of PyTorch depend beside their arguments."""
     grad = torch.is_grad_enabled() and not torch.is_inference_mode_enabled()
     if not torch._C._is_any_autocast_enabled():
         return (grad,)
@@ -199,7 +199,7 @@ def mode_now() -> tuple:
 
 
 def alias_of(x: Tensor) -> tuple | None:
-    """What two objects of one tensor share; None where it has no memory of its own."""
+    """A key that two objects of one tensor share; None where it has no memory of its own."""
     if x.layout != torch.strided or not x.numel():
         return None
     return (x.data_ptr(), tuple(x.shape), x.stride(), x.dtype)

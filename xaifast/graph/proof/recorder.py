@@ -128,7 +128,7 @@ class Recorder(TorchFunctionMode):
         return place
 
     def standing_in(self, place: Place) -> Tensor:
-        """What stands for a tensor in rehearsals."""
+        """The stand-in of a tensor in rehearsals."""
         if place not in self.stand_ins:
             self.stand_ins[place] = stand_in(place.look)
         return self.stand_ins[place]
@@ -167,7 +167,7 @@ class Recorder(TorchFunctionMode):
         return result
 
     def _raw(self, x: Any, given: Any) -> Any:
-        """What an argument that follows the script is, if that is always the same object.
+        """The object that an argument always is, if there is one.
 
         A list for a sequence, with what its elements are.
         """
@@ -193,7 +193,7 @@ class Recorder(TorchFunctionMode):
 
 
 def _cut_by(func: Any, args: tuple, mode: tuple) -> str | None:
-    """What a call on something that depends on the inputs does to the gradient."""
+    """Name the cut that a call makes in the gradient of what depends on the inputs."""
     if func == Tensor.view_as and args[0] is args[1]:  # how PyTorch wraps what a function hands on
         return OWN_BACKWARD
     if func in CUTS:

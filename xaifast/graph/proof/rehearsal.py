@@ -54,7 +54,7 @@ from .shell import TENSORS, Shell, itself_or_shell, shell_of
 
 @dataclass(eq=False)
 class Script:
-    """What the code of a model did with some inputs.
+    """The calls that the code of a model made with some inputs.
 
     output: the place of what it returned; kinds: path and class of its modules; grad: whether
     gradients were recorded; cut: what gives it another gradient than that of its values (None:
@@ -304,7 +304,7 @@ def script_of(model: nn.Module, args: tuple) -> Script | None:
 
 
 def _gradients(model: nn.Module, script: Script, args: tuple) -> tuple[str | None, Script | None]:
-    """What gives the model another gradient than that of its values, or else its script there."""
+    """Name what makes the gradient another than that of the values, or give its script."""
     try:
         _, other = _record(shell_of(model), tuple(map(_elsewhere, own(args))), grad=True)
     except Exception:

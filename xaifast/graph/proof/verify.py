@@ -64,7 +64,7 @@ def _few(args: tuple, rows: tuple[bool, ...]) -> tuple:
 
 
 def expected_output(model: nn.Module, args: tuple, double: bool = False) -> Tensor:
-    """What the model itself returns in eval mode, hooks and all; run on a copy of its modules.
+    """The output of the model itself in eval mode, hooks and all; run on a copy of its modules.
 
     double: in float64, whatever the model's own precision.
 

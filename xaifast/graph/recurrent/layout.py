@@ -183,7 +183,7 @@ class Direction:
 
 @dataclass(frozen=True)
 class Layout:
-    """What the arguments of a recurrent node say."""
+    """The arguments of a recurrent node by name."""
 
     node: Node
 

@@ -122,7 +122,7 @@ def _(x, lengths, states, weights, has_biases, layers, bidirectional):
 
 @dataclass(frozen=True)
 class _Batch:
-    """What is behind the batch_sizes of a packed sequence."""
+    """The batch behind the batch_sizes of a packed sequence."""
 
     batch_sizes: Tensor
     lengths: Tensor
@@ -188,7 +188,7 @@ class Padded(TorchFunctionMode):
         return (y.transpose(0, 1) if batch_first else y), batch.lengths
 
     def _forward(self, rnn: nn.RNNBase, original: Callable, x: Any, hx: Any = None) -> Any:
-        """What nn.LSTM and nn.GRU return, for a packed sequence by `packed_rnn`."""
+        """The forward of nn.LSTM and nn.GRU, for a packed sequence by `packed_rnn`."""
         if not isinstance(x, PackedSequence):
             return original(x, hx)
         if rnn.proj_size:
