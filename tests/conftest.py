@@ -1,5 +1,6 @@
 """Shared by all tests: one thread, fixed seeds, each device that is there, and the benchmarks."""
 
+import gc
 import sys
 from pathlib import Path
 
@@ -10,6 +11,15 @@ import torch
 sys.path.append(str(Path(__file__).parents[1]))
 
 torch.set_num_threads(1)
+
+
+def pytest_collection_finish():
+    """Look no more at what imports have made when garbage is collected.
+
+    A model that keeps what it computes is rehearsed with a full collection at each call.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

@@ -4,10 +4,10 @@ import contextlib
 
 import pytest
 import torch
+from methods import EXPLAINERS, net, options_of
 from torch import nn
 
 import xaifast
-from tests.test_catalogue import NAMES, net, options_of
 from xaifast import attr, catalogue, rules
 
 
@@ -24,7 +24,7 @@ def double():
 DEFAULTS = {"float64": double, "meta": lambda: torch.device("meta")}
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", EXPLAINERS)
 def test_every_method_gives_the_same_bits(name):
     torch.manual_seed(1)
     model, x = net(name), torch.randn(3, 1, 6, 6)

@@ -2,16 +2,11 @@
 
 import pytest
 import torch
+from methods import NAMES, accepts, net, options_of
 from torch import nn
 
 import xaifast
-from tests.test_catalogue import NAMES, net, options_of
-from xaifast import catalogue
 from xaifast.errors import InputError, InputTypeError, ModelError
-
-
-def accepts(name, option):
-    return option in catalogue._call_options(catalogue.find(name).make)
 
 
 @pytest.mark.parametrize("name", [n for n in NAMES if accepts(n, "internal_batch_size")])

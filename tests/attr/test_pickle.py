@@ -5,8 +5,8 @@ import pickle
 
 import pytest
 import torch
+from methods import EXPLAINERS, net, options_of
 
-from tests.test_catalogue import NAMES, net, options_of
 from xaifast import attr, catalogue, composites
 
 
@@ -30,7 +30,7 @@ def image():
     return torch.randn(3, 1, 6, 6, generator=torch.Generator().manual_seed(1))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", EXPLAINERS)
 def test_before_and_after_a_call(name):
     explainer, call = split(name)
     before = pickle.loads(pickle.dumps(explainer))

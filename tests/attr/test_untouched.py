@@ -11,10 +11,10 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from methods import EXPLAINERS, net, options_of
 from torch import Tensor, nn
 
 import xaifast
-from tests.test_catalogue import NAMES, net, options_of
 from xaifast import attr
 
 X = torch.randn(3, 1, 6, 6, generator=torch.Generator().manual_seed(0))
@@ -157,7 +157,7 @@ def assert_same(before: dict, after: dict) -> None:
         assert before[key] == after[key], key
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", EXPLAINERS)
 def test_nothing_of_the_model_or_the_process_is_changed(name):
     torch.manual_seed(0)
     model, seen, written = watched(name)
@@ -234,7 +234,7 @@ class Failing(Watching):
         raise KeyError("nothing to see")
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", EXPLAINERS)
 def test_a_model_that_fails_is_left_as_it_was(name):
     torch.manual_seed(0)
     model = Failing(name).eval()

@@ -293,7 +293,6 @@ def test_what_forward_reads_is_followed(name, holder):
 # ---- weights, modules, hooks, code ---------------------------------------------------------------
 
 
-@functools.cache
 def network(kind: type) -> Bench:
     torch.manual_seed(0)
     return Bench(kind(), image(), WAYS)

@@ -72,7 +72,7 @@ def _facts(node: Node, propagation: Propagation) -> str:
         words.append("inputs >= 0")
     if node in propagation.fused:
         words.append(f"runs with {propagation.fused[node].name}")
-    if node.rectified:
+    if node.layer is not None and node.layer.rectified:
         words.append("R = 0 where z <= 0")
     if node.first:
         words.append("first")
@@ -94,7 +94,7 @@ def _kernel(node: Node, rule: Rule, like: Tensor) -> str:
         if layer.runs_few(u):
             two = 2 * u.shape[1] <= ops.FEW_CHANNELS
             return "relprop_few" if two else "relprop_few for one part"
-        if node.rectified and layer.rounds_to is None and layer.relprops_winograd(u):
+        if layer.rectified and layer.rounds_to is None and layer.relprops_winograd(u):
             return "relprop_conv, Winograd"
         return "relprop_conv" + (", oneDNN packed" if layer.packs_for(u) else "")
     return kernels.get(node.kind, "-")

@@ -30,9 +30,8 @@ class Node:
     depends on it; elements: how many numbers one sample has; inputs: the operands that carry
     relevance; low, high: bounds of the values; floating: a tensor of real numbers; constant:
     depends on parameters only; carries: has relevance; first, last, depth: position among the
-    layers with weights; layer: its linear map; rectified: relevance vanishes wherever the output is
-    not positive (set when rules are known); tokens: the inputs whose token numbers it holds, each
-    at a known place; mixed: what it depends on as on token numbers otherwise, and by which node.
+    layers with weights; layer: its linear map; tokens: the inputs whose token numbers it holds,
+    each at a known place; mixed: what it depends on as on token numbers otherwise, and by which node.
     """
 
     name: str
@@ -59,7 +58,6 @@ class Node:
     last: bool = False
     depth: float = 0.0
     layer: Any = None
-    rectified: bool = False
     tokens: frozenset[Node] = frozenset()
     mixed: dict[Node, Node] = field(default_factory=dict)
 

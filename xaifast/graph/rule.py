@@ -31,8 +31,47 @@ class NodeCall:
         self.reference = reference
         self.layer = node.layer
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.node, name)
+    # Facts of the node that rules read; all others are those of `node`.
+
+    @property
+    def kind(self) -> str:
+        """The word that composites match."""
+        return self.node.kind
+
+    @property
+    def op(self) -> str:
+        """The name of the ATen operation."""
+        return self.node.op
+
+    @property
+    def target(self) -> Callable:
+        """The function that the node calls."""
+        return self.node.target
+
+    @property
+    def args(self) -> tuple:
+        """Its arguments, operands among them as nodes."""
+        return self.node.args
+
+    @property
+    def kwargs(self) -> dict[str, Any]:
+        """Its arguments by keyword."""
+        return self.node.kwargs
+
+    @property
+    def inputs(self) -> tuple[Node, ...]:
+        """The operands that carry relevance."""
+        return self.node.inputs
+
+    @property
+    def module(self) -> str:
+        """The path of the module that the node belongs to."""
+        return self.node.module
+
+    @property
+    def shape(self) -> tuple:
+        """The shape of the output, without the batch."""
+        return self.node.shape
 
     def with_layer(self, layer: Any) -> NodeCall:
         """The same call with another linear map in place of the node's."""

@@ -125,13 +125,15 @@ class Propagation(nn.Module):
             ):
                 continue
             # Relevance vanishes wherever the pre-activation is not positive.
-            node.rectified = behind in self.gated and self.rules[behind].passes(behind)
+            rectified = behind in self.gated and self.rules[behind].passes(behind)
+            if node.layer is not None:
+                node.layer.rectified = rectified
             if (
                 node.kind in ("conv", "linear")
                 and node.layer is not None
                 and readers[node] == 1  # a comparison, or a rule, reads the pre-activation, too
                 and not self.rules[behind].needs_inputs
-                and self.rules[node].fuses(node, node.rectified)
+                and self.rules[node].fuses(node, rectified)
             ):
                 fused[node] = behind
         return fused

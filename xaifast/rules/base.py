@@ -157,7 +157,7 @@ def _propagate_part(
         return _spread(layer, part, a, R, balance)
     if balance is not None:
         return _step_by_step(layer, part, u, R, balance)
-    bounded = part.bounded and layer.node.rectified
+    bounded = part.bounded and layer.rectified
     if isinstance(part.eps, Tensor):
         z = layer.forward(u, part.weight, part.b) if part.z is None else part.z
         z = reference.stabilize(z, part.eps)

@@ -364,7 +364,7 @@ class Gamma(BySigns):
         return (Signs(1.0, 1.0 + self.gamma, 1.0),)
 
     def _by_signs(self, layer, a, z, R):
-        if layer.node.rectified:
+        if layer.rectified:
             return super()._by_signs(layer, a, z, R)
         b, other = self._counted(layer), (Signs(1.0, 1.0, 1.0 + self.gamma),)
         favoured = ((R * (z > 0), self.signs()), (R * (z < 0), other))
@@ -374,7 +374,7 @@ class Gamma(BySigns):
     def parts(self, layer, a, z):
         u, b, eps = _split(layer, a), _counted(layer.bias, self), self.stabilizer
         # Where relevance vanishes unless z > 0 (below a ReLU), one branch is all there is.
-        alone = layer.node.rectified
+        alone = layer.rectified
         yield self._favouring("+", layer, a, u, b, eps, None if alone else z > 0)
         if not alone:
             yield self._favouring("-", layer, a, u, b, eps, z < 0)

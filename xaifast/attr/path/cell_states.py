@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import torch
 from torch import Tensor, nn
 
@@ -73,7 +71,10 @@ class CellStates(nn.Module):
                 "the cells are computed from its weights. Take it away, or copy the weights into "
                 "an nn.LSTM."
             )
-        read = partial(getattr, self.lstm)
+
+        def read(name: str) -> Tensor:
+            return getattr(self.lstm, name)
+
         bias = read("bias_ih_l0") + read("bias_hh_l0") if self.lstm.bias else None
         return read("weight_ih_l0"), read("weight_hh_l0"), bias
 

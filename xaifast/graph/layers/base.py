@@ -83,6 +83,7 @@ class Layer:
     """The base of all layers: their node and where their weights come from."""
 
     rounds_to: torch.dtype | None = None  # what the factors of w^T s are rounded to, if anything
+    rectified = False  # whether relevance vanishes wherever the output is not positive
 
     def __init__(self, node: Node, weights: Weights, w: Any, b: Any) -> None:
         self.node = node
