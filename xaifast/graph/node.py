@@ -31,7 +31,8 @@ class Node:
     relevance; low, high: bounds of the values; floating: a tensor of real numbers; constant:
     depends on parameters only; carries: has relevance; first, last, depth: position among the
     layers with weights; layer: its linear map; tokens: the inputs whose token numbers it holds,
-    each at a known place; mixed: what it depends on as on token numbers otherwise, and by which node.
+    each at a known place; mixed: what it depends on as on token numbers otherwise, and by which
+    node.
     """
 
     name: str
