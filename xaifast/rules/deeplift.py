@@ -293,5 +293,5 @@ def _transposed(layer: Layer, R_plus: Tensor, R_minus: Tensor) -> Tensor:
 
 def _activation_of(node) -> Callable[[Tensor], Tensor]:
     """The function behind a layer."""
-    behind = node.users[0]
+    behind = node.node.users[0]
     return lambda z: behind.call(lambda n: z if n is node.node else node.lookup(n))
