@@ -11,10 +11,22 @@ import torch
 from torch import Tensor
 
 from .. import reference
+from ..errors import wrong_type, wrong_value
 from ..graph.layers.base import Contributions, Layer, Signs
 from ..graph.node import Node
 from ..graph.rule import Balance, Rule
 from ..graph.weights import Weight
+
+
+def check_not_negative(who: str, **values: float) -> None:
+    """Require finite values >= 0."""
+    for name, value in values.items():
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise wrong_type(f"{who}: {name}", "must be a number", value, "For example 1e-6.")
+        if not 0 <= value < math.inf:
+            raise wrong_value(
+                f"{who}: {name}", "must be >= 0 and finite", value, "Zero switches it off."
+            )
 
 
 @dataclass(frozen=True, eq=False)

@@ -103,7 +103,8 @@ class Gradient(Rule):
             if "derivative for" not in str(error):
                 raise
             raise ModelError(
-                f"{node.node!r} has no derivative ({error}): {node.node.source or 'no line is known'}. "
+                f"{node.node!r} has no derivative ({error}): "
+                f"{node.node.source or 'no line is known'}. "
                 "Explain what is behind it, or give it a rule."
             ) from error
         messages = dict(zip(distinct, found, strict=True))

@@ -7,7 +7,6 @@ denominator, those over j do not; `bias=False` leaves it out everywhere.
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -19,7 +18,7 @@ from ..errors import wrong_type, wrong_value
 from ..graph.layers.base import Contributions, Layer, Signs, unbroadcast
 from ..graph.node import Node
 from ..graph.weights import Weight
-from .base import BySigns, LinearRule, Part
+from .base import BySigns, LinearRule, Part, check_not_negative
 
 
 def plus(layer: Layer) -> Weight:
@@ -46,17 +45,6 @@ def _check_weights(rule: LinearRule, node: Node) -> str | None:
     if node.kind == "sum":
         return f"{type(rule).__name__} needs weights; for sums and average pooling take Epsilon"
     return LinearRule.check(rule, node)
-
-
-def check_not_negative(who: str, **values: float) -> None:
-    """Require finite values >= 0."""
-    for name, value in values.items():
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
-            raise wrong_type(f"{who}: {name}", "must be a number", value, "For example 1e-6.")
-        if not 0 <= value < math.inf:
-            raise wrong_value(
-                f"{who}: {name}", "must be >= 0 and finite", value, "Zero switches it off."
-            )
 
 
 # ---- linear layers ---------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from ..errors import wrong_type
 from ..graph.layers.base import transposed, unbroadcast
 from ..graph.node import Node
 from ..graph.rule import Rule
-from .lrp import check_not_negative
+from .base import check_not_negative
 
 
 @dataclass(repr=False)

@@ -19,7 +19,7 @@ from ..graph.node import Node, nodes_in
 from ..graph.operations import FILLS
 from ..graph.recurrent.layout import KINDS, Direction, Layout
 from ..graph.rule import Balance, NodeCall, Rule
-from .lrp import check_not_negative
+from .base import check_not_negative
 
 SIGMOIDS = {"sigmoid", "hardsigmoid"}
 NAMES = {packet.__name__ for packet in ACTIVATIONS}  # type: ignore[attr-defined]

@@ -21,12 +21,12 @@ from ...engine.arguments import (
 from ...engine.batching import batches
 from ...engine.evaluation import PlainModel, sums_dtype
 from ...engine.independence import Rows, as_given, taken
-from ...engine.listing import Listing
 from ...engine.randomness import check_stdevs, generator_of, noisy, seeds_for
 from ...engine.target import check_entries
 from ...errors import describe, wrong_type, wrong_value
 from ..base import Attribution
 from ..layer.activation import LayerRows
+from ..listing import Listing
 
 TYPES = ("smoothgrad", "smoothgrad_sq", "vargrad")
 AT_ONCE = 64 * 2**20  # bytes of noisy inputs that one call of the explainer is given

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from ...engine.arguments import Call, plain_mode
 from ...engine.evaluation import Evaluator, check_gradients, gradients_of, run_over_samples
-from ...engine.listing import Listing
 from ...errors import wrong_value
 from ..base import GradientAttribution
+from ..listing import Listing
 
 
 def gradients(evaluator: Evaluator, call: Call, size: int | str) -> list[Tensor]:

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from ...engine.arguments import Call, plain_mode
 from ...engine.evaluation import PlainModel, run_over_samples
 from ...engine.independence import rows_by_trial
-from ...engine.listing import Listing
 from ..base import GradientAttribution
+from ..listing import Listing
 from .watch import Inner, Values
 
 

@@ -14,9 +14,9 @@ from ...engine.arguments import Call, plain_mode
 from ...engine.baselines import check_baselines
 from ...engine.batching import batches, check_batch_size
 from ...engine.evaluation import PlainModel, row_sums, rows_at_once, scores_of
-from ...engine.listing import Listing
 from ...errors import wrong_value
 from ..base import progress_bar
+from ..listing import Listing
 from ..path.integrated_gradients import (
     PathSum,
     gap_of,

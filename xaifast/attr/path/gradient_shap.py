@@ -21,9 +21,9 @@ from ...engine.evaluation import (
     rows_at_once,
     sums_dtype,
 )
-from ...engine.listing import Listing
 from ...engine.randomness import check_stdevs, generator_of, noisy, seeds_for
 from ..base import GradientAttribution, progress_bar
+from ..listing import Listing
 from .integrated_gradients import gap_of
 
 

@@ -30,8 +30,8 @@ from ...engine.evaluation import (
     scores_of,
     sums_dtype,
 )
-from ...engine.listing import Listing
 from ..base import GradientAttribution, progress_bar
+from ..listing import Listing
 from .adaptive import adaptive_gradients, check_tolerance
 from .lstm import LstmFinder, lstm_gradients
 from .quadrature import check_method, check_steps, nodes_and_weights

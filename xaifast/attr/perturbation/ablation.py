@@ -16,10 +16,10 @@ from torch import Tensor
 
 from ...engine.arguments import plain_mode
 from ...engine.baselines import check_baselines
-from ...engine.listing import Listing
 from ...engine.randomness import seed_of
 from ...errors import wrong_value
 from ..base import PerturbationAttribution
+from ..listing import Listing
 from .features import Features, check_features
 from .mean_scores import as_captum, baselines_of, check_shared, mean_scores
 from .scoring import (

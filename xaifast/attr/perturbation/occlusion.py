@@ -8,9 +8,9 @@ from torch import Tensor
 
 from ...engine.arguments import plain_mode
 from ...engine.baselines import check_baselines
-from ...engine.listing import Listing
 from ...errors import describe, wrong_value
 from ..base import PerturbationAttribution
+from ..listing import Listing
 from .incremental import describe_plan
 from .mean_scores import STATS, as_captum, baselines_of, mean_scores
 from .scoring import (

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 
 from ...engine.arguments import check_count, plain_mode
-from ...engine.listing import Listing
 from ...engine.randomness import seed_of
 from ...errors import ModelError, describe, wrong_type, wrong_value
 from ..base import PerturbationAttribution
+from ..listing import Listing
 from .draws import Conditional, Marginal
 from .mean_scores import as_captum
 from .rise import check_cells, check_images

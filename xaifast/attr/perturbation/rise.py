@@ -19,10 +19,10 @@ from ...engine.arguments import check_count, plain_mode
 from ...engine.baselines import check_baselines
 from ...engine.batching import batches
 from ...engine.evaluation import sums_dtype
-from ...engine.listing import Listing
 from ...engine.randomness import generator_of
 from ...errors import describe, wrong_type, wrong_value
 from ..base import PerturbationAttribution
+from ..listing import Listing
 from .mean_scores import as_captum, baselines_of, mean_scores
 from .scoring import (
     Scorer,

@@ -19,10 +19,10 @@ from torch import Tensor
 from ...engine.arguments import Call, check_count, plain_mode
 from ...engine.baselines import check_baselines
 from ...engine.evaluation import Evaluator
-from ...engine.listing import Listing
 from ...engine.randomness import generator_of
 from ...errors import wrong_value
 from ..base import PerturbationAttribution
+from ..listing import Listing
 from .features import Features, check_features
 from .mean_scores import baselines_of, check_shared
 from .scoring import Scorer, explain_in_blocks, perturbations_at_once

@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from ...engine.arguments import OfModule, as_tuple, check_inputs, plain_mode
 from ...engine.batching import Need, batches, check_batch_size, rows_that_fit, run_in_batches
 from ...engine.builder import warn_training
-from ...engine.listing import Listing
 from ...engine.target import Selection, select
 from ...errors import wrong_type, wrong_value
 from ...graph.capture.modules import check_model
 from ...graph.proof.verify import to_compute
+from ..listing import Listing
 from .contextual_lstm import WHO, Network
 
 HOW = "Phrases are bools [P, T], or [N, P, T] for each sample its own: True at the steps of each."

@@ -27,7 +27,6 @@ from ...engine.evaluation import (
     row_sums,
     sums_dtype,
 )
-from ...engine.listing import Listing
 from ...errors import InputError, wrong_type, wrong_value
 from ...graph.capture.modules import check_model
 from ...graph.node import Node
@@ -35,6 +34,7 @@ from ...graph.prefix import SIZES
 from ...graph.proof.cuts import check_paths
 from ...graph.proof.verify import to_compute
 from ..base import GradientAttribution
+from ..listing import Listing
 
 Values = dict[Node, Any]
 Result = tuple[tuple[Tensor, ...], Tensor]  # multipliers [targets, rows, ...], S(x) - S(x')

@@ -17,7 +17,6 @@ from ...composites import GuidedBackprop as GuidedComposite
 from ...engine.arguments import OfModule, make_call, plain_mode
 from ...engine.batching import check_batch_size
 from ...engine.builder import Builder, check_verify, warn_training
-from ...engine.listing import Listing
 from ...engine.recorded import Captured, Recording, recording
 from ...engine.start import Start
 from ...engine.traversal import Traversal
@@ -25,6 +24,7 @@ from ...errors import wrong_value
 from ...graph.capture.modules import check_model
 from ..base import GradientAttribution
 from ..layer.activation import LayerAttribution, LayerGradCam
+from ..listing import Listing
 
 
 class _Signal(OfModule, GradientAttribution):

@@ -11,7 +11,6 @@ from ...composites import Composite, Uniform, captum
 from ...engine.arguments import Call, OfModule, make_call, plain_mode
 from ...engine.batching import check_batch_size
 from ...engine.builder import Builder, check_verify, warn_training
-from ...engine.listing import Listing
 from ...engine.precision import check_precision
 from ...engine.recorded import Captured, Recording, recording
 from ...engine.report import Report, describe_plan
@@ -23,6 +22,7 @@ from ...graph.proof.cuts import check_tables
 from ...graph.proof.verify import expected_output
 from ...graph.rule import Balance, Rule
 from ...rules import Epsilon
+from ..listing import Listing
 
 # ---- the explainer ---------------------------------------------------------------------------
 

@@ -18,10 +18,10 @@ from torch import Tensor
 from ...engine.arguments import Call, as_tuple, plain_mode
 from ...engine.baselines import check_baselines
 from ...engine.batching import rows_of
-from ...engine.listing import Listing
 from ...engine.randomness import seed_of
 from ...errors import describe, wrong_type, wrong_value
 from ..base import PerturbationAttribution
+from ..listing import Listing
 from ..perturbation.features import Features, check_features, superpixels
 from ..perturbation.fills import fill_means
 from ..perturbation.scoring import Scorer, explain_in_blocks, perturbations_at_once
