@@ -1,8 +1,7 @@
-"""The command line: every command, and every way to get it wrong in one line with status 2."""
+"""The command line: every command, and every way to get it wrong in one line with its status."""
 
 import re
 import runpy
-import subprocess
 import sys
 from pathlib import Path
 
@@ -77,9 +76,11 @@ def explain(*words: str, model: str = "cnn", method: str = "EpsilonPlus") -> int
 
 def numbers(line: str) -> tuple[str, str, float, float]:
     """File, target, output and relevance of a printed line."""
-    pattern = r"(\S+)  target (\S+)  output (\S+)  relevance (\S+)(  \(no picture\))?"
+    pattern = (
+        r"(\S+)  \S+  target (\S+)  output (\S+)(?:  relevance (\S+) \([^)]*\))?(  \(no picture\))?"
+    )
     found = re.fullmatch(pattern, line)
-    return found[1], found[2], float(found[3]), float(found[4])
+    return found[1], found[2], float(found[3]), float(found[4] or "nan")
 
 
 # ---- info, methods ---------------------------------------------------------------------------
@@ -132,9 +133,11 @@ def test_explain_images_of_two_sizes_and_an_array(folder, capsys):
     captured = capsys.readouterr()
     assert captured.err == ""
     *lines, summary = captured.out.splitlines()
-    assert summary == "4 explained: relevance (.npy) and pictures (.png) in out"
+    assert summary == "4 explained: relevance (.npy), pictures (.png) and manifest.json in out"
+    inputs = ("a.png", "b.png", "c.png", "d.npy")
     assert sorted(p.name for p in (folder / "out").iterdir()) == sorted(
-        f"{name}{suffix}" for name in "abcd" for suffix in (".npy", ".png")
+        ["manifest.json"]
+        + [f"{name}.EpsilonPlus{suffix}" for name in inputs for suffix in (".npy", ".png")]
     )
     assert [numbers(line)[0] for line in lines] == [
         "images/a.png", "images/b.png", "d.npy", "images/c.png"
@@ -148,14 +151,14 @@ def test_explain_writes_and_prints_what_lrp_says(folder, capsys):
     x = Reader()(Path("images/c.png")).unsqueeze(0)
     f = model(x).detach()
     expected = attr.LRP(model, composites.EpsilonPlus()).attribute(x, int(f.argmax()))
-    R = np.load("out/c.npy")
+    R = np.load("out/c.png.EpsilonPlus.npy")
     assert R.shape == (3, 6, 10)
     assert R.dtype == np.float32
     np.testing.assert_array_equal(R, expected[0])
     assert target == str(int(f.argmax()))
     assert output == pytest.approx(float(f.max()), rel=1e-5)
     assert relevance == pytest.approx(float(R.astype(np.float64).sum()), rel=1e-4, abs=1e-6)
-    picture = np.asarray(image.open("out/c.png"))
+    picture = np.asarray(image.open("out/c.png.EpsilonPlus.png"))
     assert picture.shape[1] > 2 * 224
     assert picture[-60:, :230].std() > 10  # the input
     assert picture[-60:, 240:].std() > 10  # its relevance
@@ -163,26 +166,28 @@ def test_explain_writes_and_prints_what_lrp_says(folder, capsys):
 
 def test_targets_start_and_batches(folder, capsys):
     for words in (["--target", "3"], ["--target=-2"]):
-        assert explain("--input", "images/a.png", *words, "--start", "one") == 0
+        assert explain("--input", "images/a.png", *words, "--start", "one", "--force") == 0
     lines = capsys.readouterr().out.splitlines()
     first, second = numbers(lines[0]), numbers(lines[2])
     assert (first[1], second[1]) == ("3", "-2")
     assert first[2:] == second[2:]
-    assert explain("--input", "images/a.png", "--start", "log_odds") == 0
+    assert explain("--input", "images/a.png", "--start", "log_odds", "--force") == 0
 
 
 def test_a_batch_gives_what_single_calls_give(folder):
     assert explain("--input", "images/a.png", "images/b.png", "--out", "two") == 0
     assert explain("--input", "images/a.png", "images/b.png", "--out", "one", "--batch", "1") == 0
     for name in "ab":
-        together, alone = np.load(f"two/{name}.npy"), np.load(f"one/{name}.npy")
+        together, alone = (np.load(f"{out}/{name}.png.EpsilonPlus.npy") for out in ("two", "one"))
         np.testing.assert_allclose(together, alone, atol=1e-5 * np.abs(alone).max())
 
 
 def test_dense_output(folder, capsys):
     assert explain("--input", "images/a.png", "--target", "3,5,7", model="dense") == 0
     assert numbers(capsys.readouterr().out.splitlines()[0])[1] == "(3,5,7)"
-    R = np.load("xaifast-out/a.npy")  # a 3 x 3 convolution: its window, and nothing else
+    R = np.load(
+        "xaifast-out/a.png.EpsilonPlus.npy"
+    )  # a 3 x 3 convolution: its window, and nothing else
     assert np.abs(R[:, 4:7, 6:8]).max() > 0
     R[:, 4:7, 6:8] = 0
     assert not R.any()
@@ -196,7 +201,7 @@ def test_other_methods_with_options(folder, capsys):
     model = sys.modules["models_of_mine"].cnn().eval()
     x = torch.stack([Reader()(Path(f"images/{name}.png")) for name in "ab"])
     expected = attr.IntegratedGradients(model).attribute(x, 0.5, target=1, n_steps=7)
-    np.testing.assert_array_equal(np.load("xaifast-out/b.npy"), expected[1])
+    np.testing.assert_array_equal(np.load("xaifast-out/b.png.IntegratedGradients.npy"), expected[1])
     assert numbers(lines[1])[3] == pytest.approx(float(expected[1].double().sum()), rel=1e-5)
     window = ["--option", "sliding_window_shapes=(3, 4, 4)"]
     assert explain(*words, *window, method="occlusion") == 0
@@ -205,8 +210,8 @@ def test_other_methods_with_options(folder, capsys):
 def test_the_map_of_a_layer_is_drawn_beside_the_input(folder):
     words = ["--input", "images/a.png", "--option", "layer=0", "--out", "out"]
     assert explain(*words, method="layer_grad_cam") == 0
-    assert np.load("out/a.npy").shape == (1, 8, 8)
-    assert Path("out/a.png").exists()
+    assert np.load("out/a.png.LayerGradCam.npy").shape == (1, 8, 8)
+    assert Path("out/a.png.LayerGradCam.png").exists()
 
 
 def test_boxes_in_the_units_of_the_model(folder):
@@ -218,7 +223,7 @@ def test_boxes_in_the_units_of_the_model(folder):
 def test_grey_images_with_size(folder):
     image.fromarray(np.eye(8, dtype=np.uint8) * 255).save("grey.png")
     assert explain("--input", "grey.png", "--size", "5x4", model="grey") == 0
-    assert np.load("xaifast-out/grey.npy").shape == (1, 5, 4)
+    assert np.load("xaifast-out/grey.png.EpsilonPlus.npy").shape == (1, 5, 4)
 
 
 def test_samples_of_other_ranks(folder, capsys):
@@ -230,18 +235,18 @@ def test_samples_of_other_ranks(folder, capsys):
         ("row", "tabular", (6,)), ("cube", "volume", (1, 4, 4, 4)), ("words", "tokens", (3, 4))
     ):  # fmt: skip
         assert explain("--input", f"{name}.npy", model=model, method="uniform:zero") == 0
-        assert np.load(f"xaifast-out/{name}.npy").shape == shape
-        assert Path(f"xaifast-out/{name}.png").exists() == (name != "cube")
+        assert np.load(f"xaifast-out/{name}.npy.Uniform-Zero.npy").shape == shape
+        assert Path(f"xaifast-out/{name}.npy.Uniform-Zero.png").exists() == (name != "cube")
     row, _, cube, _, _, _ = capsys.readouterr().out.splitlines()
     assert numbers(row)[1] == "0"  # the only output
     assert cube.endswith("  (no picture)")
-    assert np.load("xaifast-out/cube.npy").dtype == np.float64
+    assert np.load("xaifast-out/cube.npy.Uniform-Zero.npy").dtype == np.float64
 
 
 def test_half_precision_is_saved_as_float32(folder):
     np.save("row.npy", np.ones(6))
     assert explain("--input", "row.npy", model="half") == 0
-    assert np.load("xaifast-out/row.npy").dtype == np.float32
+    assert np.load("xaifast-out/row.npy.EpsilonPlus.npy").dtype == np.float32
 
 
 def test_an_output_without_classes(folder, capsys):
@@ -256,12 +261,12 @@ def test_weights(folder, wrapped):
     torch.save({"state_dict": state, "epoch": 3} if wrapped else state, "w.pt")
     words = ["--input", "d.npy", "--weights", "w.pt", "--target", "0"]
     assert explain(*words, model="ready", method="uniform:epsilon") == 0
-    x, R = np.load("d.npy"), np.load("xaifast-out/d.npy")
+    x, R = np.load("d.npy"), np.load("xaifast-out/d.npy.Uniform-Epsilon.npy")
     np.testing.assert_allclose(R, x * (x.sum() + 1) / (x.sum() + 1), rtol=1e-4)  # w = 1, b = 1
 
 
 def test_progress_bar(folder, capsys):
-    assert explain("--input", "images", "--progress") == 0
+    assert explain("--input", "images", "--progress", method="Saliency") == 0
     captured = capsys.readouterr()
     assert "3/3" in captured.err
     assert len(captured.out.splitlines()) == 4
@@ -269,15 +274,15 @@ def test_progress_bar(folder, capsys):
 
 def test_progress_bar_on_a_terminal(folder, capsys, monkeypatch):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    assert explain("--input", "images/a.png") == 0
+    assert explain("--input", "images/a.png", method="Saliency") == 0
     assert capsys.readouterr().err == ""  # nothing to wait for
-    assert explain("--input", "images/a.png", "images/b.png") == 0
+    assert explain("--input", "images/a.png", "images/b.png", "--force", method="Saliency") == 0
     assert "2/2" in capsys.readouterr().err
 
 
 def test_no_trace_is_left(folder):
     path, modules = list(sys.path), set(sys.modules)
-    assert explain("--input", "d.npy") == 0
+    assert explain("--input", "d.npy", method="Saliency") == 0
     assert sys.path == path
     assert {name for name in set(sys.modules) - modules if "of_mine" in name} == {"models_of_mine"}
 
@@ -286,7 +291,7 @@ def test_interruption(monkeypatch, capsys):
     def interrupt(args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "_methods", interrupt)
+    monkeypatch.setitem(cli.COMMANDS, "methods", interrupt)
     assert cli.main(["methods"]) == 130
     assert capsys.readouterr().err == "xaifast: interrupted\n"
 
@@ -296,7 +301,7 @@ def test_interruption(monkeypatch, capsys):
 OK = ["--input", "d.npy"]
 CASES = {
     "command": (["bogus"], "invalid choice: 'bogus'.* See xaifast --help"),
-    "nothing given": (["explain"], "arguments are required: --model, --method, --input"),
+    "nothing given": (["explain"], "arguments are required: --model, --method/--methods, --input"),
     "unknown option": (["demo", "--fast"], "unrecognized arguments: --fast"),
     "method": (["@cnn", "gama", *OK], "--method .*; got 'gama'. Did you mean Uniform:Gamma?"),
     "method far off": (["@cnn", "xx", *OK], "got 'xx'. `xaifast methods` lists all"),
@@ -351,15 +356,11 @@ CASES = {
     "no file": (["@cnn", "EpsilonPlus", "--input", "x.png"], "--input must exist; got x.png"),
     "other file": (
         ["@cnn", "EpsilonPlus", "--input", "models_of_mine.py"],
-        "must be a folder or one of .png, .jpg, .jpeg, .npy; got models_of_mine.py",
+        "must be a folder or one of .png, .jpg, .jpeg, .npy, .npz, .pt; got models_of_mine.py",
     ),
     "no files": (["@cnn", "EpsilonPlus", "--input", "empty"], "must hold some of .*; got empty"),
     "no image": (["@cnn", "EpsilonPlus", "--input", "no.png"], "image that can be read .*no.png"),
     "no array": (["@cnn", "EpsilonPlus", "--input", "no.npy"], "array that numpy.save .*no.npy"),
-    "same names": (
-        ["@cnn", "EpsilonPlus", "--input", "images", "more"],
-        "must have different names, as a.npy .*; got images/a.png and more/a.npy",
-    ),
     "shape": (
         ["@ready", "EpsilonPlus", "--input", "images/c.png"],
         r"--input must be samples that the model takes \(RuntimeError: .*images/c.png of shape "
@@ -376,7 +377,7 @@ CASES = {
     "module that fails": (
         ["unimportable_of_mine:cnn", "EpsilonPlus", *OK], "'a_module_that_is_not_there'"
     ),
-    "factory": (["@ccnn", "EpsilonPlus", *OK], "of models_of_mine; got 'ccnn'. Did you mean cnn?"),
+    "factory": (["@ccnn", "EpsilonPlus", *OK], "of models_of_mine .*'ccnn'. Did you mean cnn?"),
     "no factory": (["@number", "EpsilonPlus", *OK], "got 'number'. It has .*, cnn, "),
     "factory that fails": (
         ["@broken", "EpsilonPlus", *OK], r"without arguments \(RuntimeError: no luck\)"
@@ -400,12 +401,18 @@ CASES = {
     ),
 }  # fmt: skip
 
+STATUS = {
+    **dict.fromkeys(list(CASES)[list(CASES).index("no colon") :], 3),
+    **dict.fromkeys(("mean", "no file", "other file", "no files", "no image", "no array"), 4),
+    "shape": 4,
+    "out is a file": 6,
+    "demo out": 6,
+}  # of the others it is 2
+
 
 @pytest.mark.parametrize("case", CASES)
-def test_bad_use_is_one_line_and_status_2(case, folder, capsys):
+def test_bad_use_is_one_line_and_a_status(case, folder, capsys):
     (folder / "empty").mkdir()
-    (folder / "more").mkdir()
-    np.save("more/a.npy", np.ones((3, 8, 8)))
     for name in ("no.png", "no.npy"):
         Path(name).write_bytes(b"nothing of the kind")
     torch.save({"0.weight": torch.ones(2)}, "unfit.pt")
@@ -415,7 +422,7 @@ def test_bad_use_is_one_line_and_status_2(case, folder, capsys):
         model = argv[0].replace("@", "models_of_mine:")
         argv = ["explain", "--model", model, "--method", *argv[1:]]
     before = sorted(folder.rglob("*.npy"))
-    assert cli.main(argv) == 2
+    assert cli.main(argv) == STATUS.get(case, 2)
     captured = capsys.readouterr()
     assert re.match(r"xaifast: error: .+[.?]\n$", captured.err)
     assert captured.err.count("\n") == 1
@@ -425,7 +432,7 @@ def test_bad_use_is_one_line_and_status_2(case, folder, capsys):
 
 
 def test_a_layer_without_a_rule_is_named(folder, capsys):
-    assert explain("--input", "d.npy", "--target", "0,0,0", model="gelu", method="deeptaylor") == 2
+    assert explain("--input", "d.npy", "--target", "0,0,0", model="gelu", method="deeptaylor") == 5
     error = capsys.readouterr().err
     assert error.startswith("xaifast: error: DeepTaylor has no exact rule for")
     assert "gelu" in error
@@ -445,14 +452,5 @@ def test_missing_packages(module, words, folder, capsys, monkeypatch):
 def test_without_tqdm_nothing_but_the_bar_is_missing(folder, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "tqdm", None)
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    assert explain("--input", "images/a.png", "images/b.png") == 0
+    assert explain("--input", "images/a.png", "images/b.png", method="Saliency") == 0
     assert capsys.readouterr().err == ""
-
-
-def test_the_process_exits_with_the_status(folder):
-    root = Path(cli.__file__).parents[1]
-    words = [sys.executable, "-m", "xaifast", "explain"]
-    done = subprocess.run(words, env={"PYTHONPATH": str(root)}, capture_output=True, text=True)
-    assert done.returncode == 2
-    assert done.stderr.startswith("xaifast: error: the following arguments are required")
-    assert done.stderr.count("\n") == 1

@@ -5,6 +5,8 @@ Called by `xaifast demo`. Needs scikit-learn (data) and Pillow (picture).
 
 from __future__ import annotations
 
+import io
+import os
 import re
 import time
 from collections.abc import Callable, Mapping
@@ -21,11 +23,13 @@ from torch.nn import functional
 from .attr import LRP
 from .catalogue import bind, find
 from .composites import PRESETS, Composite, Uniform
+from .errors import wrong_value
 from .rules import Zero
 from .viz import grid, heatmap, to_image
 from .viz.optional import need
 
 SEED = 0
+MADE_BY = "xaifast demo"  # as its picture says
 SIDE = 24  # the digits' 8 x 8 pixels, enlarged
 EPOCHS, BATCH, RATE = 4, 64, 4e-3
 EXPLAINED, TIMED, REPEATS = 5, 100, 7
@@ -209,13 +213,21 @@ def table(rows: Mapping[str, tuple[float, float | None]], what: str, error: str)
     return "\n".join(lines)
 
 
-def run(out: Path) -> Path:
+def run(
+    out: Path,
+    say: Callable[[str], None] = print,
+    write: Callable[[Path, bytes], object] = Path.write_bytes,
+) -> Path:
     """Train, explain, measure and draw.
 
     Parameters
     ----------
     out : Path
         Folder of the picture; made if it is missing.
+    say : callable
+        Takes the lines that are shown; default print.
+    write : callable
+        Writes the picture: path, bytes; default Path.write_bytes.
 
     Returns
     -------
@@ -226,32 +238,59 @@ def run(out: Path) -> Path:
     ------
     ImportError
         If scikit-learn or Pillow is missing.
+    ValueError
+        If the folder holds a digits.png that the demonstration has not made.
     """
-    need("demo", "PIL.Image", "pillow")
+    image = need("demo", "PIL.Image", "pillow")
+    path = out / "digits.png"
+    _check_own(image, path)
     x_train, y_train, x, y = load()
     out.mkdir(parents=True, exist_ok=True)
     begin = time.perf_counter()
     model = train(x_train, y_train)
     predicted = predict(model, x)
-    print(
+    say(
         f"Trained on {len(x_train)} digits in {time.perf_counter() - begin:.1f} s; "
         f"test accuracy {float((predicted == y).float().mean()):.3f} on {len(x)} more."
     )
     explainers = {name: LRP(model, composite) for name, composite in composites().items()}
     rows = measure(model, explainers, x[:TIMED], predicted[:TIMED])
-    print(f"Explained {TIMED} test digits, each for its predicted class:\n")
-    print(table(rows, "composite", "|sum R - f| / |f|") + "\n")
+    say(f"Explained {TIMED} test digits, each for its predicted class:\n")
+    say(table(rows, "composite", "|sum R - f| / |f|") + "\n")
     others = measure_methods(model, x[:TIMED_METHODS], predicted[:TIMED_METHODS])
-    print(table(others, "method", "|sum R - (f - f')| / |f - f'|") + "\n")
-    print(
+    say(table(others, "method", "|sum R - (f - f')| / |f - f'|") + "\n")
+    say(
         "sum R: relevance at the input; f: the output explained, f' that for a black image; "
         "where biases count, the error is the share that they absorb."
     )
     chosen = _examples(predicted, y)
-    path = out / "digits.png"
-    picture(model, explainers, x[chosen], predicted[chosen]).save(path)  # type: ignore[attr-defined]
-    print(f"Picture: {path}")
+    write(path, _png(picture(model, explainers, x[chosen], predicted[chosen])))
+    say(f"Picture: {path}")
     return path
+
+
+def _check_own(image: Any, path: Path) -> None:
+    """Refuse to replace a picture that is not an earlier one of the demonstration."""
+    if not os.path.lexists(path):
+        return
+    try:
+        with image.open(path, formats=("PNG",)) as kept:
+            made_by = kept.info.get("Software")
+    except (OSError, SyntaxError, ValueError, image.DecompressionBombError):
+        made_by = None
+    if path.is_symlink() or made_by != MADE_BY:
+        raise wrong_value(
+            "demo: --out", "must hold no other digits.png", str(path), "Name another folder."
+        )
+
+
+def _png(drawn: Any) -> bytes:
+    """The bytes of a .png file that says who made it."""
+    facts = need("demo", "PIL.PngImagePlugin", "pillow").PngInfo()
+    facts.add_text("Software", MADE_BY)
+    data = io.BytesIO()
+    drawn.save(data, format="png", pnginfo=facts)
+    return data.getvalue()
 
 
 def _examples(predicted: Tensor, y: Tensor) -> list[int]:
