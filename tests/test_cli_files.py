@@ -328,6 +328,38 @@ def test_a_disk_that_fills_leaves_no_half_file(last, folder, capsys, monkeypatch
     assert content() == content("whole")
 
 
+def test_a_failed_write_leaves_its_batch_pending_and_what_is_done_done(folder, monkeypatch):
+    syncs, sync = [], os.fsync
+
+    def full_once(handle):
+        syncs.append(handle)
+        if len(syncs) == 5:  # manifest, a.npy, a.png, b.npy; then b.png
+            raise OSError(errno.ENOSPC, "No space left on device")
+        sync(handle)
+
+    monkeypatch.setattr(os, "fsync", full_once)
+    assert explain("images") == 6
+    states = [entry["status"] for entry in manifest()["results"].values()]
+    assert states == ["done", "pending", "pending"]
+    assert explain("images", "--resume") == 0
+    assert explain("images", "--out", "whole") == 0
+    assert content() == content("whole")
+
+
+def test_an_input_that_changes_during_the_run_is_refused(folder, capsys, monkeypatch):
+    plan = results.Results.plan
+
+    def change(*args):
+        picture("images/b.png", seed=1)
+        return plan(*args)
+
+    monkeypatch.setattr(results.Results, "plan", change)
+    assert explain("images", "--keep-going") == 1
+    captured = capsys.readouterr()
+    assert "must stay as it is during the run; got a change of images/b.png" in captured.err
+    assert captured.out.splitlines()[-1].startswith("2 explained, 1 failed")
+
+
 def test_a_limit_on_the_size_of_files(folder):
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (300, limits[1]))

@@ -152,8 +152,9 @@ class Run:
 
     def failure(self, file: Path, names: list[str], error: RunError) -> None:
         """Enter the failure of an input; raise it unless the run goes on."""
-        for name in names:
-            self.results.fail(name, str(error))
+        if error.of_one_input:  # otherwise they stay pending, and a resumed run makes them
+            for name in names:
+                self.results.fail(name, str(error))
         if not (self.args.keep_going and error.of_one_input):
             raise error
         self.failed += 1
@@ -348,7 +349,7 @@ def _explained(
 ) -> Iterator[str]:
     """Explain some files and write the results; yield a line for each."""
     with failing(Status.INPUT, OSError, MemoryError):
-        x = torch.stack([inputs.sample(this.read, file) for file in files])
+        x = torch.stack([_unchanged(this, name, file) for file in files])
     with _seeded(this.args.seed):
         with failing(Status.INPUT):
             output = _forward(this.model, x, files[0])
@@ -374,6 +375,16 @@ def _explained(
         this.results.keep(key, parts, target=t, output=value, relevance=total)
         this.done += 1
         yield _line(file, method, t, value, total, ".png" in parts)
+
+
+def _unchanged(this: Run, name: str, file: Path) -> Tensor:
+    """The sample of a file, which must be the one whose hash the manifest has."""
+    if inputs.digest(file) != this.results.entries[this.key(file, name)].sha256:
+        raise wrong_value(
+            "--input", "must stay as it is during the run", f"a change of {file}",
+            "Start again with --resume when it is at rest.",
+        )  # fmt: skip
+    return inputs.sample(this.read, file)
 
 
 def _failed(name: str, error: BaseException) -> str:
