@@ -12,7 +12,7 @@ from xaifast import composites as c
 from xaifast import ops
 from xaifast import rules as r
 from xaifast.attr import LRP
-from xaifast.graph.layers import dense as dense_layers
+from xaifast.graph.layers import choice
 
 native = pytest.mark.skipif(
     not ops.is_native(torch.empty(0)), reason="native kernels are switched off"
@@ -58,7 +58,7 @@ def test_the_same_map(rule, relu, behind, calls, monkeypatch):
         assert calls
         calls.clear()
         with monkeypatch.context() as without:
-            without.setattr(dense_layers, "SIGN_ROWS", dict.fromkeys((1, 2, 4), 0))
+            without.setattr(choice, "SIGN_ROWS", dict.fromkeys((1, 2, 4), 0))
             assert close(got, LRP(model, c.Uniform(rule)).attribute(x, target))
         assert not calls
 

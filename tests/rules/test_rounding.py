@@ -10,7 +10,7 @@ from benchmarks import models, peers
 from xaifast import composites as c
 from xaifast import rules as r
 from xaifast.attr import LRP
-from xaifast.graph.layers import conv
+from xaifast.graph.layers import choice
 
 IMAGES, SIZE, LOW, HIGH = 9, 64, -4.0, 4.0
 OURS = {
@@ -61,8 +61,8 @@ def test_float32_maps_are_no_further_from_float64_than_a_peers(network, name, mo
         return peers.zennit_attribution(copy.deepcopy(model), composite, u, t)
 
     peer = errors(one_by_one(zennit, x, target), exact).median()
-    for products in (conv.PACKED_PRODUCTS, 0):
-        monkeypatch.setattr(conv, "PACKED_PRODUCTS", products)
+    for products in (choice.PACKED_PRODUCTS, 0):
+        monkeypatch.setattr(choice, "PACKED_PRODUCTS", products)
         ours = one_by_one(LRP(model, OURS[name]()).attribute, x, target)
         # A flipped ReLU decides about one image: hence the median of several.
         assert errors(ours, exact).median() <= 2 * peer

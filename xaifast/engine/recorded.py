@@ -18,6 +18,7 @@ from torch import Tensor, fx
 from .. import ops
 from ..errors import ModelError, describe, wrong_value
 from ..graph.flat import Argument, record, split
+from ..graph.layers import choice
 from ..graph.layers.conv import Conv
 from ..graph.node import Node
 from ..graph.proof.cuts import check_paths
@@ -151,7 +152,7 @@ class Recording:
         layers = (n.layer for n in self.built.graph.nodes if isinstance(n.layer, Conv))
         like = next(x for x in to_compute(self.args) if isinstance(x, Tensor))
         return any(
-            layer.runs_packed(like.new_empty(()).expand(batch, *layer.node.inputs[0].shape))
+            choice.runs_packed(layer, like.new_empty(()).expand(batch, *layer.node.inputs[0].shape))
             for layer in layers
         )
 

@@ -9,12 +9,13 @@ from torch import Tensor, nn
 
 from .. import ops
 from ..composites import Composite
+from ..graph.layers import choice
 from ..graph.layers.conv import Conv
 from ..graph.layers.dense import Linear
 from ..graph.node import Node
 from ..graph.rule import Balance, Rule
 from ..graph.run import Propagation
-from ..rules.base import BySigns
+from ..rules.base import ShareRule
 
 # ---- the report ------------------------------------------------------------------------------
 
@@ -80,24 +81,19 @@ def _facts(node: Node, propagation: Propagation) -> str:
 
 
 def _kernel(node: Node, rule: Rule, like: Tensor) -> str:
-    """The kernel of the way back."""
+    """The kernel of the way back, as `choice` names it."""
     layer = node.layer
-    kernels = {"max_pool": "pool_redistribute", "add": "add_split"}
     if isinstance(layer, Linear):
         a = layer.weight.plain  # in the dtype that the run computes in
-        rows = rule.rows_by_signs(layer, a) if isinstance(rule, BySigns) else 0
-        return f"zplus_linear up to {rows} rows" if rows else "relprop_linear"
+        shares = rule.shares() if isinstance(rule, ShareRule) else ()
+        rows = choice.sign_rows(layer, a, len(shares))
+        return f"zplus_linear up to {rows} rows" if rows else choice.DENSE.name
     if isinstance(layer, Conv):
-        if layer.crop:
-            return "one by one"
         u = like.new_zeros(()).expand(1, *node.inputs[0].shape)
-        if layer.runs_few(u):
-            two = 2 * u.shape[1] <= ops.FEW_CHANNELS
-            return "relprop_few" if two else "relprop_few for one part"
-        if layer.rectified and layer.rounds_to is None and layer.relprops_winograd(u):
-            return "relprop_conv, Winograd"
-        return "relprop_conv" + (", oneDNN packed" if layer.packs_for(u) else "")
-    return kernels.get(node.kind, "-")
+        kernel = choice.back_through(layer, u, layer.rectified)
+        one_part = kernel is choice.FEW and 2 * u.shape[1] > ops.FEW_CHANNELS
+        return kernel.name + (" for one part" if one_part else "")
+    return {"max_pool": "pool_redistribute", "add": "add_split"}.get(node.kind, "-")
 
 
 def describe_plan(

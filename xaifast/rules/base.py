@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,8 @@ from torch import Tensor
 
 from .. import reference
 from ..errors import wrong_type, wrong_value
-from ..graph.layers.base import Contributions, Layer, Signs
+from ..graph.layers import choice
+from ..graph.layers.base import Layer, Share
 from ..graph.node import Node
 from ..graph.rule import Balance, Rule
 from ..graph.weights import Weight
@@ -42,13 +43,10 @@ class Part:
     denominator, if it is known already; coefficient: a factor; bounded: whether z is at least the
     layer's output wherever that is positive (faster kernels, which round in proportion to s, take
     such parts below a ReLU).
-
-    by: what a kernel computes at once, of the layer's own weight unless its rule is "all". It says
-    the same as u and w, which may then be functions: called where no such kernel is faster.
     """
 
-    u: Tensor | Callable[[], Tensor] | None
-    w: Weight | Tensor | Callable[[], Weight]
+    u: Tensor | None
+    w: Weight | Tensor
     b: Tensor | None = None
     eps: float | Tensor = 1e-6
     parts: int = 1
@@ -56,13 +54,11 @@ class Part:
     z: Tensor | None = None
     coefficient: float = 1.0
     bounded: bool = False
-    by: Contributions | None = None
 
     @property
     def weight(self) -> Weight:
         """The weight w, a plain tensor wrapped."""
-        w = self.w() if callable(self.w) else self.w
-        return Weight(w) if isinstance(w, Tensor) else w
+        return Weight(self.w) if isinstance(self.w, Tensor) else self.w
 
 
 class LinearRule(Rule):
@@ -99,10 +95,16 @@ class LinearRule(Rule):
         """A rule that never looks at the output does not mind a ReLU behind it."""
         return not self.needs_output
 
+    def at_once(self, layer: Layer, a: Tensor, z: Tensor | None, R: Tensor) -> Tensor | None:
+        """The message by a kernel that knows the rule, or None: a fast path, never needed."""
+        return None
+
     def propagate(self, node, inputs, output, R, balance=None):
-        """Sum the parts."""
+        """Sum the parts, unless a kernel does it at once; a report counts step by step."""
         (a,) = inputs
-        total: Tensor | None = None
+        total = self.at_once(node.layer, a, output, R) if balance is None else None
+        if total is not None:
+            return (total,)
         for part in self.parts(node.layer, a, output):
             message, factor = _propagate_part(node.layer, part, a, R, balance), part.coefficient
             if total is None:
@@ -112,59 +114,99 @@ class LinearRule(Rule):
         return (total,)
 
 
-class BySigns(LinearRule):
-    """A rule that weighs contributions by their signs: one more way to give its formula.
+class ShareRule(LinearRule):
+    """A rule that weighs contributions by their signs, given by its shares.
 
     Attributes
     ----------
     bias, stabilizer : whether the bias counts in the denominators, and what is added to them.
+    mirrored : whether signs are exchanged where z < 0, and nothing passes where z = 0.
     """
 
     bias: bool
     stabilizer: float
+    mirrored = False
 
-    def signs(self) -> tuple[Signs, ...]:
-        """The parts, for kernels that need no weights but the layer's own.
-
-        Those of z > 0, for a rule that depends on the sign of z. None: there are no such parts.
-        """
+    def shares(self) -> tuple[Share, ...]:
+        """The shares (share, positive, negative); those of z > 0 if `mirrored`."""
         return ()
 
     def __init_subclass__(cls, **rest: Any) -> None:
-        """A subclass with parts of its own does not inherit the signs of others."""
+        """A subclass with parts of its own does not inherit the shares of others."""
         super().__init_subclass__(**rest)
-        if "parts" in vars(cls) and "signs" not in vars(cls):
-            cls.signs = BySigns.signs  # type: ignore[method-assign]
+        if "parts" in vars(cls) and "shares" not in vars(cls):
+            cls.shares = ShareRule.shares  # type: ignore[method-assign]
 
-    def rows_by_signs(self, layer: Layer, a: Tensor) -> int:
-        """Rows of relevance up to which a kernel takes all parts at once."""
-        parts = len(self.signs())
-        return layer.rows_by_signs(a, parts) if parts else 0
+    def _sides(self, layer: Layer, z: Tensor | None) -> list[tuple[Share, Tensor | None]]:
+        """Each share, and the outputs of which it takes relevance (None: all)."""
+        if z is None or not self.mirrored or layer.rectified:  # below a ReLU, z > 0 is all there is
+            return [(share, None) for share in self.shares()]
+        return [
+            side for share in self.shares() for side in ((share, z > 0), (share.mirrored, z < 0))
+        ]
 
-    def propagate(self, node, inputs, output, R, balance=None):
-        """All parts at once for few rows; a graph that is recorded for any number has many."""
-        (a,), rows = inputs, R.shape[:-1]
-        most = self.rows_by_signs(node.layer, a) if balance is None else 0
-        if most and all(isinstance(n, int) for n in rows) and math.prod(rows) <= most:
-            return (self._by_signs(node.layer, a, output, R),)
-        return super().propagate(node, inputs, output, R, balance)
+    def parts(self, layer, a, z):
+        """sum_k q_jk s_k with (a w)+ = a+ w+ + a- w- and (a w)- = a+ w- + a- w+."""
+        signed = not layer.nonnegative_input
+        u = layer.split_signs(a) if signed else a
+        for share, where in self._sides(layer, z):
+            w, b = weighed(layer, share), _counted(layer, share, self.bias)
+            if signed:
+                other = share.mirrored
+                w = layer.stack(w, weighed(layer, other), f"[{share}, {other}] w")
+            # A denominator without the bias, or of fewer contributions, may be below the output.
+            whole = self.bias or layer.bias is None
+            bounded = whole and share.positive >= max(1, share.negative)
+            yield Part(
+                u, w, b, self.stabilizer, parts=1 + signed, where=where, coefficient=share.share,
+                bounded=bounded,
+            )  # fmt: skip
 
-    def _by_signs(self, layer: Layer, a: Tensor, z: Tensor | None, R: Tensor) -> Tensor:
-        return layer.by_signs(a, R, self._counted(layer), self.signs(), self.stabilizer)
+    def at_once(self, layer, a, z, R):
+        """All shares from the layer's own weight: `zplus_linear`, or `zplus_conv` for each."""
+        shares, rows = self.shares(), R.shape[:-1]
+        b = layer.bias if self.bias else None
+        if choice.takes_signs(layer, a, rows, len(shares)):
+            if not self.mirrored or layer.rectified:
+                return layer.share_out(a, R, b, shares, self.stabilizer)
+            other = tuple(share.mirrored for share in shares)
+            up, down = R * (z > 0), R * (z < 0)
+            return layer.share_out(a, up, b, shares, self.stabilizer) + layer.share_out(
+                a, down, b, other, self.stabilizer
+            )
+        names = [CONTRIBUTIONS.get(share[1:]) for share in shares]
+        if layer.nonnegative_input or None in names or not names:
+            return None
+        total: Tensor | None = None
+        for share, name in zip(shares, names, strict=True):
+            own = _counted(layer, share, self.bias)
+            message = layer.contributed(name, a, R, layer.weight, own, self.stabilizer)
+            if message is None:
+                return None
+            message = message if share.share == 1.0 else message * share.share
+            total = message if total is None else total + message
+        return total
 
-    def _counted(self, layer: Layer) -> Tensor | None:
-        return layer.bias if self.bias else None
+
+# (positive, negative) of a share -> the rule of `ops.zplus_conv` for signed inputs.
+CONTRIBUTIONS = {(1.0, 0.0): "positive", (0.0, 1.0): "negative"}
+
+
+def weighed(layer: Layer, share: Share) -> Weight:
+    """positive w+ + negative w-, kept with the layer."""
+    return layer.derive(f"{share.positive} w+ + {share.negative} w-", share.of)
+
+
+def _counted(layer: Layer, share: Share, bias: bool) -> Tensor | None:
+    """The bias that counts in the denominator of a share."""
+    return share.of(layer.bias) if bias and layer.bias is not None else None
 
 
 def _propagate_part(
     layer: Layer, part: Part, a: Tensor, R: Tensor, balance: Balance | None
 ) -> Tensor:
     R = R if part.where is None else R * part.where
-    if balance is None:
-        message = _by_contributions(layer, part, R)
-        if message is not None:
-            return message
-    u = part.u() if callable(part.u) else part.u
+    u = part.u
     if u is None:
         return _spread(layer, part, a, R, balance)
     if balance is not None:
@@ -174,18 +216,11 @@ def _propagate_part(
         z = layer.forward(u, part.weight, part.b) if part.z is None else part.z
         z = reference.stabilize(z, part.eps)
         return layer.relprop(u, R, part.weight, None, 0.0, part.parts, z, bounded)
+    if part.z is None and part.parts == 1:
+        message = layer.contributed("all", u, R, part.weight, part.b, part.eps)
+        if message is not None:
+            return message
     return layer.relprop(u, R, part.weight, part.b, part.eps, part.parts, part.z, bounded)
-
-
-def _by_contributions(layer: Layer, part: Part, R: Tensor) -> Tensor | None:
-    """The part by a kernel for its contributions, or None where none is faster."""
-    by = part.by
-    if by is None and isinstance(part.u, Tensor) and part.z is None and part.parts == 1:
-        by = Contributions("all", part.u)
-    if by is None or isinstance(part.eps, Tensor):
-        return None
-    w = part.weight if by.rule == "all" else layer.weight
-    return layer.contributed(by, R, w, part.b, part.eps)
 
 
 def _spread(layer: Layer, part: Part, a: Tensor, R: Tensor, balance: Balance | None) -> Tensor:

@@ -19,8 +19,9 @@ from .. import ops
 from ..graph.layers.base import Layer, unbroadcast
 from ..graph.node import Node
 from ..graph.rule import Rule
+from .base import weighed
 from .gradient import vector_jacobian
-from .lrp import minus, plus
+from .lrp import NEGATIVE, POSITIVE
 from .pooling import pool_geometry, to_first_largest
 
 # Functions of one value at a time that are no activation functions to the graph engine.
@@ -271,7 +272,7 @@ class RevealCancel(Rule):
     def _multipliers(self, node, layer: Layer, a0: Tensor, da: Tensor) -> tuple[Tensor, Tensor]:
         f = _activation_of(node)
         up, down = da.clamp(min=0), da.clamp(max=0)
-        w_plus, w_minus = plus(layer), minus(layer)
+        w_plus, w_minus = weighed(layer, POSITIVE), weighed(layer, NEGATIVE)
         dz_plus = layer.forward(up, w_plus) + layer.forward(down, w_minus)
         dz_minus = layer.forward(up, w_minus) + layer.forward(down, w_plus)
         z0 = layer.forward(a0, layer.weight, layer.bias).expand_as(dz_plus)
@@ -286,7 +287,7 @@ class RevealCancel(Rule):
 def _transposed(layer: Layer, R_plus: Tensor, R_minus: Tensor) -> Tensor:
     """w+^T R+ + w-^T R-."""
     like = layer._like(R_plus)
-    parts = ((R_plus, plus(layer)), (R_minus, minus(layer)))
+    parts = ((R_plus, weighed(layer, POSITIVE)), (R_minus, weighed(layer, NEGATIVE)))
     first, second = (layer.transpose(R, w, like) for R, w in parts)
     return first + second
 

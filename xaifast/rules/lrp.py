@@ -6,8 +6,6 @@ denominator, those over j do not; `bias=False` leaves it out everywhere.
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -15,29 +13,9 @@ from torch import Tensor
 
 from .. import ops
 from ..errors import wrong_type, wrong_value
-from ..graph.layers.base import Contributions, Layer, Signs, unbroadcast
+from ..graph.layers.base import Layer, Share, unbroadcast
 from ..graph.node import Node
-from ..graph.weights import Weight
-from .base import BySigns, LinearRule, Part, check_not_negative
-
-
-def plus(layer: Layer) -> Weight:
-    """Give w+ = max(w, 0)."""
-    return layer.derive("w+", lambda w: w.clamp(min=0))
-
-
-def minus(layer: Layer) -> Weight:
-    """Give w- = min(w, 0)."""
-    return layer.derive("w-", lambda w: w.clamp(max=0))
-
-
-def _counted(b: Tensor | None, rule: LinearRule) -> Tensor | None:
-    return b if rule.bias else None  # type: ignore[attr-defined]
-
-
-def _counts_all(layer: Layer, b: Tensor | None) -> bool:
-    """Whether z has all that the layer's output has, its bias too."""
-    return b is not None or layer.bias is None
+from .base import LinearRule, Part, ShareRule, check_not_negative, weighed
 
 
 def _check_weights(rule: LinearRule, node: Node) -> str | None:
@@ -97,11 +75,17 @@ class Epsilon(LinearRule):
         return self.epsilon * z.flatten(1).std(1, unbiased=False).view(-1, *[1] * (z.dim() - 1))
 
     def parts(self, layer, a, z):
-        b = _counted(layer.bias, self)
+        b = layer.bias if self.bias else None
         if b is None and layer.bias is not None:
             z = layer.forward(a, layer.weight)
-        by, bounded = Contributions("all", a, known=True), _counts_all(layer, b)
-        yield Part(a, layer.weight, b, self._eps(z), z=z, bounded=bounded, by=by)
+        bounded = b is not None or layer.bias is None
+        yield Part(a, layer.weight, b, self._eps(z), z=z, bounded=bounded)
+
+    def at_once(self, layer, a, z, R):
+        if self.relative:
+            return None
+        b = layer.bias if self.bias else None
+        return layer.contributed("all", a, R, layer.weight, b, self.epsilon, known=True)
 
     def check(self, node: Node) -> str | None:
         return None if node.kind == "add" else super().check(node)
@@ -160,7 +144,7 @@ def Zero(bias: bool = True) -> Epsilon:
 
 
 @dataclass(repr=False)
-class ZPlus(BySigns):
+class ZPlus(ShareRule):
     """z+ rule (LRP-alpha1-beta0), for lower layers: positive contributions only.
 
     R_j = sum_k (a_j w_jk)+ / sum_0,j (a_j w_jk)+ R_k
@@ -196,53 +180,15 @@ class ZPlus(BySigns):
     def __post_init__(self) -> None:
         check_not_negative("ZPlus", stabilizer=self.stabilizer)
 
-    def signs(self) -> tuple[Signs, ...]:
-        return (Signs(1.0, 1.0, 0.0),)
-
-    def parts(self, layer, a, z):
-        yield _positive_part(
-            layer, a, _split(layer, a), _counted(layer.bias, self), self.stabilizer
-        )
+    def shares(self) -> tuple[Share, ...]:
+        return (Share(1.0, 1.0, 0.0),)
 
     def gates(self, node: Node, gated: bool) -> bool:
         return True
 
 
-def _split(layer: Layer, a: Tensor) -> Tensor | Callable[[], Tensor]:
-    """The input of the signed weights: a, or its two parts, made once, where it may be negative."""
-    return a if layer.nonnegative_input else functools.cache(lambda: layer.split_signs(a))
-
-
-def _positive_part(layer, a, u, b, eps, coefficient=1.0) -> Part:
-    """sum_k (a_j w_jk)+ s_k with (a w)+ = a+ w+ + a- w-."""
-    bounded, b = _counts_all(layer, b), None if b is None else b.clamp(min=0)
-    if u is a:
-        return Part(u, plus(layer), b, eps, coefficient=coefficient, bounded=bounded)
-    by = Contributions("positive", a)
-    return Part(
-        u, lambda: _signs(layer), b, eps, parts=2, coefficient=coefficient, bounded=bounded, by=by
-    )
-
-
-def _signs(layer: Layer) -> Weight:
-    return layer.stack(plus(layer), minus(layer), "[w+, w-]")
-
-
-def _negative_part(layer, a, u, b, eps, coefficient=1.0) -> Part:
-    """sum_k (a_j w_jk)- s_k with (a w)- = a+ w- + a- w+."""
-    b = None if b is None else b.clamp(max=0)
-    if u is a:
-        return Part(u, minus(layer), b, eps, coefficient=coefficient)
-    by = Contributions("negative", a)
-
-    def w() -> Weight:
-        return layer.stack(minus(layer), plus(layer), "[w-, w+]")
-
-    return Part(u, w, b, eps, parts=2, coefficient=coefficient, by=by)
-
-
 @dataclass(repr=False)
-class AlphaBeta(BySigns):
+class AlphaBeta(ShareRule):
     """LRP-alpha-beta, for lower layers: positive and negative contributions apart.
 
     R_j = sum_k (  alpha (a_j w_jk)+ / sum_0,j (a_j w_jk)+
@@ -290,23 +236,17 @@ class AlphaBeta(BySigns):
                 "Usual pairs are (1, 0) and (2, 1).",
             )  # fmt: skip
 
-    def signs(self) -> tuple[Signs, ...]:
-        both = (Signs(self.alpha, 1.0, 0.0), Signs(-self.beta, 0.0, 1.0))
+    def shares(self) -> tuple[Share, ...]:
+        # Not z - z+: where nothing is negative that is rounding noise, and it divides by it.
+        both = (Share(self.alpha, 1.0, 0.0), Share(-self.beta, 0.0, 1.0))
         return both if self.beta else both[:1]
-
-    def parts(self, layer, a, z):
-        u, b = _split(layer, a), _counted(layer.bias, self)
-        yield _positive_part(layer, a, u, b, self.stabilizer, self.alpha)
-        if self.beta:
-            # Not z - z+: where nothing is negative that is rounding noise, and it divides by it.
-            yield _negative_part(layer, a, u, b, self.stabilizer, -self.beta)
 
     def gates(self, node: Node, gated: bool) -> bool:
         return True
 
 
 @dataclass(repr=False)
-class Gamma(BySigns):
+class Gamma(ShareRule):
     """LRP-gamma, for lower layers: positive contributions favoured; for signed inputs too.
 
     R_j = sum_k a_j (w_jk + gamma w_jk+) / sum_0,j a_j (w_jk + gamma w_jk+) R_k     (a >= 0, z > 0)
@@ -344,45 +284,13 @@ class Gamma(BySigns):
     bias: bool = True
     stabilizer: float = 1e-6
     needs_output = True
+    mirrored = True
 
     def __post_init__(self) -> None:
         check_not_negative("Gamma", gamma=self.gamma, stabilizer=self.stabilizer)
 
-    def signs(self) -> tuple[Signs, ...]:
-        return (Signs(1.0, 1.0 + self.gamma, 1.0),)
-
-    def _by_signs(self, layer, a, z, R):
-        if layer.rectified:
-            return super()._by_signs(layer, a, z, R)
-        b, other = self._counted(layer), (Signs(1.0, 1.0, 1.0 + self.gamma),)
-        favoured = ((R * (z > 0), self.signs()), (R * (z < 0), other))
-        up, down = (layer.by_signs(a, x, b, signs, self.stabilizer) for x, signs in favoured)
-        return up + down
-
-    def parts(self, layer, a, z):
-        u, b, eps = _split(layer, a), _counted(layer.bias, self), self.stabilizer
-        # Where relevance vanishes unless z > 0 (below a ReLU), one branch is all there is.
-        alone = layer.rectified
-        yield self._favouring("+", layer, a, u, b, eps, None if alone else z > 0)
-        if not alone:
-            yield self._favouring("-", layer, a, u, b, eps, z < 0)
-
-    def _favouring(self, sign, layer, a, u, b, eps, where) -> Part:
-        """The contributions of this sign times 1 + gamma, the others once."""
-        same, other = {"min": 0}, {"max": 0}
-        if sign == "-":
-            same, other = other, same
-        w = self._raised(layer, **same)
-        bounded = sign == "+" and _counts_all(layer, b)
-        b = None if b is None else b + self.gamma * b.clamp(**same)
-        if u is a:
-            return Part(u, w, b, eps, where=where, bounded=bounded)
-        pair = layer.stack(w, self._raised(layer, **other), f"gamma {self.gamma} pair {sign}")
-        return Part(u, pair, b, eps, parts=2, where=where, bounded=bounded)
-
-    def _raised(self, layer: Layer, **bounds: float) -> Weight:
-        name = f"w + {self.gamma} w clamped to {bounds}"
-        return layer.derive(name, lambda w: w + self.gamma * w.clamp(**bounds))
+    def shares(self) -> tuple[Share, ...]:
+        return (Share(1.0, 1.0 + self.gamma, 1.0),)
 
     def fuses(self, node: Node, rectified: bool) -> bool:
         return rectified
@@ -393,6 +301,7 @@ class Gamma(BySigns):
 
 # ---- first layers ----------------------------------------------------------------------------
 
+POSITIVE, NEGATIVE = Share(1.0, 1.0, 0.0), Share(1.0, 0.0, 1.0)  # of a weight: w+ and w-
 FEW = 16  # channels up to which a kernel is handed the bounds of a box as numbers
 
 
@@ -453,12 +362,16 @@ class ZBox(LinearRule):
         ]
 
     def parts(self, layer, a, z):
-        def u() -> Tensor:
-            return layer.stack_inputs(a - self._bound(self.low, a), a - self._bound(self.high, a))
+        low, high = (self._bound(x, a) for x in (self.low, self.high))
+        u, w = layer.stack_inputs(a - low, a - high), weighed(layer, POSITIVE)
+        w = layer.stack(w, weighed(layer, NEGATIVE), "[w+, w-]")
+        yield Part(u, w, None, self.stabilizer, parts=2)
 
+    def at_once(self, layer, a, z, R):
         low, high = (_by_channel(*bound, a) for bound in self._numbers)
-        by = Contributions("box", a, low, high) if low and high else None
-        yield Part(u, lambda: _signs(layer), None, self.stabilizer, parts=2, by=by)
+        if not (low and high):
+            return None
+        return layer.contributed("box", a, R, layer.weight, None, self.stabilizer, low, high)
 
     def check(self, node: Node) -> str | None:
         shape = (1, *(int(n) for n in node.inputs[0].shape))
@@ -526,11 +439,13 @@ class WSquare(LinearRule):
         check_not_negative("WSquare", stabilizer=self.stabilizer)
 
     def parts(self, layer, a, z):
-        b = _counted(layer.bias, self)
-        yield Part(
-            None, layer.derive("w^2", torch.square), None if b is None else b.square(),
-            self.stabilizer, by=Contributions("square", a),
-        )  # fmt: skip
+        yield Part(None, layer.derive("w^2", torch.square), self._b2(layer), self.stabilizer)
+
+    def at_once(self, layer, a, z, R):
+        return layer.contributed("square", a, R, layer.weight, self._b2(layer), self.stabilizer)
+
+    def _b2(self, layer: Layer) -> Tensor | None:
+        return layer.bias.square() if self.bias and layer.bias is not None else None
 
     def check(self, node: Node) -> str | None:
         return _check_weights(self, node)
@@ -574,15 +489,14 @@ class Flat(LinearRule):
     def check(self, node: Node) -> str | None:
         return _check_weights(self, node)
 
-    def propagate(self, node, inputs, output, R, balance=None):
-        layer, (a,) = node.layer, inputs
-        if balance is not None or not layer.spreads_evenly or not ops.is_native(a):
-            return super().propagate(node, inputs, output, R, balance)
-        # Fast path: all units share alike, so their relevance is summed before it is spread.
+    def at_once(self, layer, a, z, R):
+        if not layer.spreads_evenly or not ops.is_native(a):
+            return None
+        # All units share alike, so their relevance is summed before it is spread.
         share = layer.remember(
             ("share", self.stabilizer, a.shape[1:]), lambda: self._share(layer, a)
         )
-        return (layer.spread(R, share, a),)
+        return layer.spread(R, share, a)
 
     def _share(self, layer: Layer, a: Tensor) -> Tensor:
         n = layer.forward(a.new_ones((1, *a.shape[1:])), layer.derive("1", torch.ones_like))

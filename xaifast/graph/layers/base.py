@@ -8,8 +8,10 @@ Every layer answers the same questions, so that a rule is written once for all o
     transpose(s, w, like)   c = w^T s
     hand_back(s, w, like)   the same in the precision that was asked for
     relprop(u, R, w, ...)   Eq. 10.2 in one go, on native kernels where there are some
-    contributed(what, ...)  the same by a kernel that knows the rule, where one is faster
-    by_signs(a, R, ...)     rules that weigh contributions by their signs, from w itself
+    contributed(rule, ...)  Eq. 10.2 by a kernel that knows the rule, where one is chosen
+    share_out(a, R, ...)    shares by the signs of contributions, from w itself
+
+Which kernel runs, and why, `choice` decides.
 
 u has the batch first; R and s have one leading axis of targets more.
 """
@@ -17,7 +19,6 @@ u has the batch first; R and s have one leading axis of targets more.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -53,23 +54,8 @@ def unbroadcast(x: Tensor, shape: torch.Size) -> Tensor:
     return x
 
 
-@dataclass(frozen=True, eq=False)
-class Contributions:
-    """A fraction of a rule in the terms of `ops.zplus_conv`.
-
-    rule: what contributes, of the activations a that enter; low, high: its bounds, one for each
-    channel; known: whether the denominator is at hand, so that the general way need not compute it.
-    """
-
-    rule: str
-    a: Tensor
-    low: tuple[float, ...] = ()
-    high: tuple[float, ...] = ()
-    known: bool = False
-
-
-class Signs(NamedTuple):
-    """A fraction of a rule in the terms of `ops.zplus_linear`.
+class Share(NamedTuple):
+    """A share of a rule, by the signs of contributions.
 
     share sum_k q_jk / (sum_0,j q_jk) R_k,   q = positive (a w)+ + negative (a w)-
     """
@@ -78,11 +64,28 @@ class Signs(NamedTuple):
     positive: float
     negative: float
 
+    @property
+    def mirrored(self) -> Share:
+        """The share with the signs exchanged."""
+        return Share(self.share, self.negative, self.positive)
+
+    def of(self, x: Tensor) -> Tensor:
+        """positive x+ + negative x-, one clamp where that is enough."""
+        both = min(self.positive, self.negative)
+        parts = [
+            x * both if both != 1 else x,
+            x.clamp(min=0) * (self.positive - both) if self.positive != both else None,
+            x.clamp(max=0) * (self.negative - both) if self.negative != both else None,
+        ]
+        found = [p for p in (parts if both else parts[1:]) if p is not None]
+        return found[0] if len(found) == 1 else found[0] + found[1]
+
 
 class Layer:
     """The base of all layers: their node and where their weights come from."""
 
     rounds_to: torch.dtype | None = None  # what the factors of w^T s are rounded to, if anything
+    has_shares = False  # whether `share_out` is there
     rectified = False  # whether relevance vanishes wherever the output is not positive
 
     def __init__(self, node: Node, weights: Weights, w: Any, b: Any) -> None:
@@ -211,17 +214,26 @@ class Layer:
         return self.multiply(u, self.hand_back(s, w, u), parts)
 
     def contributed(
-        self, what: Contributions, R: Tensor, w: Weight, b: Tensor | None, eps: float
+        self,
+        rule: str,
+        a: Tensor,
+        R: Tensor,
+        w: Weight,
+        b: Tensor | None,
+        eps: float,
+        low: tuple[float, ...] = (),
+        high: tuple[float, ...] = (),
+        known: bool = False,
     ) -> Tensor | None:
-        """Eq. 10.2 by contributions; None where no kernel for them was measured to be faster."""
+        """Eq. 10.2 by a kernel of `ops.zplus_conv`, or None where none is chosen.
+
+        rule: its name there; low, high: bounds of a box, one for each channel; known: whether the
+        denominator is at hand, so that the general way need not compute it.
+        """
         return None
 
-    def rows_by_signs(self, a: Tensor, parts: int) -> int:
-        """Rows of relevance up to which `by_signs` is faster than `relprop`, if it is at all."""
-        return 0
-
-    def by_signs(
-        self, a: Tensor, R: Tensor, b: Tensor | None, signs: Sequence[Signs], eps: float
+    def share_out(
+        self, a: Tensor, R: Tensor, b: Tensor | None, shares: Sequence[Share], eps: float
     ) -> Tensor:
-        """The sum of parts that weigh contributions by their signs; b is not clamped yet."""
+        """The sum of shares, from the layer's own weight; b is not clamped yet."""
         raise NotImplementedError

@@ -11,25 +11,16 @@ import torch
 from torch import Tensor
 
 from ... import ops
-from ...ops import conv_table
 from .. import operations
 from ..node import Node
 from ..weights import PACKED, Weight, Weights
+from . import choice
 from .base import Layer
 
 aten = torch.ops.aten
 
-# Multiplications per sample from which a convolution runs channels last on packed weights in the
-# forward pass too; below, the forward pass is the model's to the bit. oneDNN then adds the products
-# of an output one after the other, which rounds two to five times as coarsely as the plain layout
-# and so moves units near zero to the other side of their ReLU: no more than CHAIN in one go.
-PACKED_PRODUCTS = 40_000_000
+# oneDNN adds the products of an output one after the other: no more than so many in one go.
 CHAIN = 1152
-SMALLEST = 3  # edge of a map from which Winograd's algorithm pays: 0.5 to 0.9 of oneDNN's time
-# Outputs from which `relprop_few` pays: on one core it is then 1.4 to 4.5 times as fast as oneDNN's
-# two products and our steps between them (gradients 1.2 to 3.4; float64 2 to 8). With 16 outputs it
-# gains 1.1 (two parts) to 2, and with fewer it can lose, because it pads them to 32.
-LEAST_OUTPUTS = 24
 
 
 def _channels_inside(w: Tensor) -> Tensor:
@@ -75,7 +66,7 @@ class Conv(Layer):
         place: tuple[list[int], ...] = (self.stride, self.padding, self.dilation)
         return (*place, self.transposed, self.output_padding, self.groups)
 
-    def _output_size(self, size: Sequence[int]) -> tuple[list[int], list[int]]:
+    def output_size(self, size: Sequence[int]) -> tuple[list[int], list[int]]:
         """Output positions of a plain convolution, and what each axis of the input leaves over."""
         spans = [
             n + 2 * p - q * (k - 1) - 1
@@ -86,57 +77,11 @@ class Conv(Layer):
 
     # -- weights that oneDNN has packed (a fast path: without it the plain weight is used) --
 
-    def packs_for(self, u: Tensor, dtype: torch.dtype = torch.float32) -> bool:
-        """Whether products with such an input run channels last, on weights packed by oneDNN."""
-        plain = len(self.kernel) == 2 and not self.transposed and self.crop is None
-        return plain and ops.packs_weights(u, dtype)
-
-    def runs_packed(self, a: Tensor) -> bool:
-        """Whether the forward pass does, too; see PACKED_PRODUCTS."""
-        products = math.prod(self._output_size(a.shape[2:])[0]) * self.weight.plain.numel()
-        return products >= PACKED_PRODUCTS and self.packs_for(a)
-
-    def runs_winograd(self, u: Tensor) -> bool:
-        """Whether w u and, for a bounded s, w^T s are computed by Winograd's algorithm.
-
-        It rounds in proportion to the largest products that an output could have with its inputs.
-        A plain convolution rounds in proportion to those it has, which can be far less.
-        """
-        return (
-            self.packs_for(u)
-            and self.kernel == [3, 3]
-            and self.stride == self.dilation == [1, 1]
-            and self.padding in ([1, 1], [0, 0])
-            and self._groups_for(u) == 1
-            and u.shape[1] % 32 == self.node.shape[0] % 32 == 0
-            and min(self._output_size(u.shape[2:])[0]) >= SMALLEST
-            and ops.winograd_pays()
-        )
-
-    def relprops_winograd(self, u: Tensor) -> bool:
-        """Whether `relprop` does so both ways: w^T s has the padding 2 where w u has none."""
-        return self.padding == [1, 1] and self.runs_winograd(u)
-
     def _transformed(self, w: Weight, back: bool = False) -> Tensor:
         def pack(x: Tensor) -> Tensor:
             return ops.winograd_weights(x.transpose(0, 1).flip(2, 3) if back else x)
 
         return w.packed(("winograd", back), pack)
-
-    def runs_few(self, u: Tensor) -> bool:
-        """Whether relevance goes through it in one pass, which pays for few input channels."""
-        few = ops.FEW_CHANNELS if len(self.kernel) == 2 else 0
-        return (
-            u.shape[1] <= few
-            and self.kernel[0] <= ops.FEW_ROWS
-            and self.groups == 1
-            and self.dilation == [1, 1]
-            and not self.transposed
-            and self.crop is None
-            and self.rounds_to is None
-            and self.node.shape[0] >= LEAST_OUTPUTS
-            and ops.few_pays(u)
-        )
 
     def _relprop_few(self, u, R, w, b, z, eps, parts) -> Tensor:
         there, back = (
@@ -146,19 +91,19 @@ class Conv(Layer):
         return ops.relprop_few(u, R, there, back, b, z, *place, eps, parts)
 
     def _packed(self, w: Weight, u: Tensor) -> Tensor:
-        if not self.packs_for(u):
+        if not choice.packs(self, u):
             return w.plain
-        place = (self.padding, self.stride, self.dilation, self._groups_for(u), list(u.shape))
+        place = (self.padding, self.stride, self.dilation, self.groups_for(u), list(u.shape))
         pack = torch.ops.mkldnn._reorder_convolution_weight
         # One copy serves batches of any size; boxes come in many sizes, each for a while only.
         key, keep = ("forward", u.shape[1:], *self.padding), 1 if self.on_boxes else PACKED
         return w.packed(key, lambda x: pack(x.contiguous(), *place), keep)
 
     def _packed_transposed(self, w: Weight, u: Tensor) -> Tensor:
-        if not self.packs_for(u, w.plain.dtype):
+        if not choice.packs(self, u, w.plain.dtype):
             return w.plain
-        size, left_over = self._output_size(u.shape[2:])
-        place = (self.padding, left_over, self.stride, self.dilation, self._groups_for(u))
+        size, left_over = self.output_size(u.shape[2:])
+        place = (self.padding, left_over, self.stride, self.dilation, self.groups_for(u))
         pack = torch.ops.mkldnn._reorder_convolution_transpose_weight
         return w.packed(
             ("transposed", u.shape), lambda x: pack(x, *place, [len(u), x.shape[0], *size])
@@ -178,17 +123,17 @@ class Conv(Layer):
     def _parts_are_groups(self, u: Tensor) -> bool:
         return self.groups > 1 and u.shape[1] == 2 * self.node.inputs[0].shape[0]
 
-    def _groups_for(self, u: Tensor) -> int:
+    def groups_for(self, u: Tensor) -> int:
         return self.groups * (2 if self._parts_are_groups(u) else 1)
 
     # -- the map --
 
     def run(self, a: Tensor, relu: bool = False, alone: bool = False) -> Tensor:
         b = self.bias
-        packed = self.packs_for(a) if alone else self.runs_packed(a)
+        packed = choice.packs(self, a) if alone else choice.runs_packed(self, a)
         if packed and (b is None or b.dim() == 1):
             return self._run_packed(a, b, relu, alone)
-        if self.packs_for(a):  # in the model's layout, then back to that of the way back
+        if choice.packs(self, a):  # in the model's layout, then back to that of the way back
             z = self.forward(a.contiguous(), self.weight, b)
             z = z.contiguous(memory_format=torch.channels_last)
         else:
@@ -196,7 +141,7 @@ class Conv(Layer):
         return z.relu_() if relu else z
 
     def _run_packed(self, a: Tensor, b: Tensor | None, relu: bool, whole: bool) -> Tensor:
-        if self.runs_winograd(a):
+        if choice.runs_winograd(self, a):
             return ops.winograd_conv(a, self._transformed(self.weight), b, relu, self.padding[0])
         run, add = torch.ops.mkldnn._convolution_pointwise, torch.ops.mkldnn._convolution_pointwise_
         w, place = self.weight.plain, (self.padding, self.stride, self.dilation, self.groups)
@@ -220,7 +165,7 @@ class Conv(Layer):
         if b is not None and b.dim() > 1:  # one bias for each position
             return self.forward(u, w).add_(b)
         if self._parts_are_groups(u):
-            z = aten.convolution(u, w.plain, None, *self.geometry[:-1], self._groups_for(u))
+            z = aten.convolution(u, w.plain, None, *self.geometry[:-1], self.groups_for(u))
             z = sum(z.chunk(2, 1), 0 if b is None else b.view(-1, *[1] * len(self.kernel)))
         else:
             z = aten.convolution(u, w.plain, b, *self.geometry)
@@ -232,7 +177,7 @@ class Conv(Layer):
         """The outputs with zeros where the crop left some out."""
         if self.crop is None:
             return s
-        whole = self._output_size(like.shape[2:])[0]
+        whole = self.output_size(like.shape[2:])[0]
         places = zip(*self.crop, whole, strict=True)
         pads = [p for i, n, size in reversed(list(places)) for p in (i, size - i - n)]
         return torch.nn.functional.pad(s, pads)
@@ -240,9 +185,9 @@ class Conv(Layer):
     def transpose(self, s: Tensor, w: Weight, like: Tensor) -> Tensor:
         place = (self.stride, self.padding, self.dilation)
         if self.transposed:
-            mirrored = (False, [0] * len(self.kernel), self._groups_for(like))
+            mirrored = (False, [0] * len(self.kernel), self.groups_for(like))
         else:
-            mirrored = (True, self._output_size(like.shape[2:])[1], self._groups_for(like))
+            mirrored = (True, self.output_size(like.shape[2:])[1], self.groups_for(like))
         whole = self._uncropped(s.flatten(0, 1), like)
         if self._parts_are_groups(like):
             whole = torch.cat([whole, whole], 1)
@@ -253,16 +198,16 @@ class Conv(Layer):
 
     def gradient(self, R: Tensor) -> Tensor:
         like = self._like(R)
-        if self.runs_few(like):  # what enters, and what is divided by, is 1: no memory
+        if choice.runs_few(self, like):  # what enters, and what is divided by, is 1: no memory
             u, z = (
                 R.new_ones(shape).expand(size)
                 for shape, size in (((), like.shape), ((R.shape[2], 1, 1), R.shape[1:]))
             )
             return self._relprop_few(u, R, self.weight, None, z, 0.0, 1)
-        if not self.packs_for(like):
+        if not choice.packs(self, like):
             return super().gradient(R)
         s = R.flatten(0, 1).contiguous(memory_format=torch.channels_last)
-        left_over = self._output_size(like.shape[2:])[1]
+        left_over = self.output_size(like.shape[2:])[1]
         place = (self.padding, left_over, self.stride, self.dilation, self.groups)
         packed = self._packed_transposed(self.weight, like)
         c = torch.ops.mkldnn._convolution_transpose_pointwise(
@@ -284,17 +229,18 @@ class Conv(Layer):
         return R.unflatten(0, c.shape[:2])
 
     def relprop(self, u, R, w, b, eps, parts=1, z=None, bounded=False) -> Tensor:
-        if self.crop is not None:
+        kernel = choice.back_through(self, u, bounded)
+        if kernel is choice.ONE_BY_ONE:
             return super().relprop(u, R, w, b, eps, parts, z)
         if b is not None and b.dim() > 1 and z is None:
             z = self.forward(u, w, b)
         b = b if z is None else None  # z has it
-        if self.runs_few(u):
+        if kernel is choice.FEW:
             return self._relprop_few(u, R, w, b, z, eps, parts)
-        if self.packs_for(u):
+        if choice.packs(self, u):
             u = u.contiguous(memory_format=torch.channels_last)
         back = w if self.rounds_to is None else w.rounded(self.rounds_to)
-        if bounded and back is w and self.relprops_winograd(u):
+        if kernel is choice.WINOGRAD:
             pack, pack_back = self._transformed, partial(self._transformed, back=True)
         else:
             pack, pack_back = partial(self._packed, u=u), partial(self._packed_transposed, u=u)
@@ -302,21 +248,14 @@ class Conv(Layer):
         rest = (b, z, self.kernel, *self.geometry, eps, parts)
         return ops.relprop_conv(u, R, *packed, *rest)
 
-    def contributed(self, what, R, w, b, eps) -> Tensor | None:
-        if self.transposed or self.crop is not None or (b is not None and b.dim() > 1):
-            return None
-        if self.rounds_to is not None:  # the kernels multiply both ways in one precision
-            return None
-        rule = f"{what.rule} z" if what.known else what.rule
-        place = (self.stride, self.dilation, self.groups)
-        kernel = conv_table.choose(what.a, R, w.plain, *place, rule)
+    def contributed(self, rule, a, R, w, b, eps, low=(), high=(), known=False) -> Tensor | None:
+        kernel = choice.contributes_by(self, f"{rule} z" if known else rule, a, R, w.plain, b)
         if kernel == "library":
             return None
         return ops.zplus_conv(
-            what.a, R, w.packed("inside", _channels_inside), b, stride=self.stride,
-            padding=self.padding, dilation=self.dilation, groups=self.groups, rule=what.rule,
-            low=what.low, high=what.high, eps=eps, w_t=w.packed("exchanged", self._exchanged),
-            kernel=kernel,
+            a, R, w.packed("inside", _channels_inside), b, stride=self.stride,
+            padding=self.padding, dilation=self.dilation, groups=self.groups, rule=rule,
+            low=low, high=high, eps=eps, w_t=w.packed("exchanged", self._exchanged), kernel=kernel,
         )  # fmt: skip
 
     def _exchanged(self, w: Tensor) -> Tensor:

@@ -13,15 +13,11 @@ from ..node import Node, nodes_in
 from ..weights import Weight, Weights
 from .base import Layer
 
-# Rows of relevance up to which a dense layer takes zplus_linear, by the number of derived weights
-# (W+, W-, each for a+ and a-) whose products it takes the place of. Measured on 25088-4096,
-# 4096-4096 and 4096-1000 with relevance at half of the units: 1.1 to 1.5, 1.3 to 1.9 and 2.2 to 2.6
-# times as fast at so many rows, 1.4 to 7.7 times at one; with relevance at one unit 20 and more.
-SIGN_ROWS = {1: 2, 2: 8, 4: 16}
-
 
 class Linear(Layer):
     """A dense layer on the last dimension; leading dimensions are one long batch."""
+
+    has_shares = True
 
     def __init__(self, node: Node, weights: Weights) -> None:
         super().__init__(node, weights, node.args[1], node.args[2])
@@ -70,16 +66,9 @@ class Linear(Layer):
         flat = ops.relprop_linear(flat_u, flat_R, w.plain, b, flat_z, eps, parts)
         return flat.reshape(targets, *u.shape[:-1], -1)
 
-    def rows_by_signs(self, a: Tensor, parts: int) -> int:
-        w = self.weight.plain
-        fits = a.device.type == "cpu" and w.dtype == a.dtype and w.is_contiguous()
-        if self.rounds_to is not None or not fits or not ops.is_native(a):
-            return 0
-        return SIGN_ROWS[parts if self.nonnegative_input else 2 * parts]
-
-    def by_signs(self, a, R, b, signs, eps) -> Tensor:
+    def share_out(self, a, R, b, shares, eps) -> Tensor:
         flat_a, flat_R = a.reshape(-1, a.shape[-1]), R.reshape(len(R), -1, R.shape[-1])
-        share, positive, negative = zip(*signs, strict=True)
+        share, positive, negative = zip(*shares, strict=True)
         w = self.weight.plain
         flat = ops.zplus_linear(flat_a, flat_R, w, b, share, positive, negative, eps)
         return flat.reshape(len(R), *a.shape)
