@@ -153,7 +153,7 @@ class ShareRule(LinearRule):
             w, b = weighed(layer, share), _counted(layer, share, self.bias)
             if signed:
                 other = share.mirrored
-                w = layer.stack(w, weighed(layer, other), f"[{share}, {other}] w")
+                w = layer.stack(w, weighed(layer, other), ("pair", *share[1:]))
             # A denominator without the bias, or of fewer contributions, may be below the output.
             whole = self.bias or layer.bias is None
             bounded = whole and share.positive >= max(1, share.negative)
@@ -164,9 +164,9 @@ class ShareRule(LinearRule):
 
     def at_once(self, layer, a, z, R):
         """All shares from the layer's own weight: `zplus_linear`, or `zplus_conv` for each."""
-        shares, rows = self.shares(), R.shape[:-1]
-        b = layer.bias if self.bias else None
-        if choice.takes_signs(layer, a, rows, len(shares)):
+        shares = self.shares()
+        if choice.takes_signs(layer, a, R.shape[:-1], len(shares)):
+            b = layer.bias if self.bias else None
             if not self.mirrored or layer.rectified:
                 return layer.share_out(a, R, b, shares, self.stabilizer)
             other = tuple(share.mirrored for share in shares)
@@ -174,8 +174,10 @@ class ShareRule(LinearRule):
             return layer.share_out(a, up, b, shares, self.stabilizer) + layer.share_out(
                 a, down, b, other, self.stabilizer
             )
+        if layer.nonnegative_input:
+            return None
         names = [CONTRIBUTIONS.get(share[1:]) for share in shares]
-        if layer.nonnegative_input or None in names or not names:
+        if None in names or not names:
             return None
         total: Tensor | None = None
         for share, name in zip(shares, names, strict=True):
@@ -194,7 +196,7 @@ CONTRIBUTIONS = {(1.0, 0.0): "positive", (0.0, 1.0): "negative"}
 
 def weighed(layer: Layer, share: Share) -> Weight:
     """positive w+ + negative w-, kept with the layer."""
-    return layer.derive(f"{share.positive} w+ + {share.negative} w-", share.of)
+    return layer.derive(share[1:], share.of)
 
 
 def _counted(layer: Layer, share: Share, bias: bool) -> Tensor | None:

@@ -111,7 +111,7 @@ class Layer:
         """The layer's weight w."""
         return self.derive("w", lambda w: w)
 
-    def derive(self, name: str, f: Callable[[Tensor], Tensor]) -> Weight:
+    def derive(self, name: Hashable, f: Callable[[Tensor], Tensor]) -> Weight:
         """f(w), computed at the first call and kept until a parameter changes."""
 
         def make() -> Weight:
@@ -131,7 +131,7 @@ class Layer:
         """Note that something is derived from the layer's parameters."""
         self.weights.derives(self._w, self._b)
 
-    def stack(self, first: Weight, second: Weight, name: str) -> Weight:
+    def stack(self, first: Weight, second: Weight, name: Hashable) -> Weight:
         """Two weights side by side, for an input in two parts."""
         return self.remember(name, lambda: Weight(self._stack(first.plain, second.plain)))
 

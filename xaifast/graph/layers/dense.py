@@ -99,7 +99,7 @@ class Fixed(Linear):
     def _value(self, x: Any) -> Any:
         return x
 
-    def derive(self, name: str, f: Callable[[Tensor], Tensor]) -> Weight:
+    def derive(self, name: Hashable, f: Callable[[Tensor], Tensor]) -> Weight:
         return Weight(f(self._w))
 
     def remember(self, name: Hashable, make: Callable[[], Any]) -> Any:
