@@ -339,13 +339,9 @@ def _mark_leaf(node: Node, explained: int) -> None:
         node.tokens = frozenset([node])
 
 
-def _operands(node: Node) -> list[Node]:
-    return list(nodes_in([*node.args, *node.kwargs.values()]))
-
-
 def _mark_call(node: Node, packet: object, value: Any) -> None:
     """Whether relevance passes, and the kind and range that follow."""
-    operands = _operands(node)
+    operands = node.operands
     node.constant = all(n.constant for n in operands)
     if packet not in SHAPE_ONLY and _mark_tokens(node, packet, value):
         return
@@ -368,7 +364,7 @@ def _mark_tokens(node: Node, packet: object, value: Any) -> bool:
         read = tokens.read_by(node, packet, packet in REARRANGEMENTS)
     held: frozenset[Node] = frozenset(i for x in read for i in x.tokens)
     places = tokens.places_of(node, packet)
-    for x in _operands(node):
+    for x in node.operands:
         if x not in places:
             node.mixed.update(tokens.still_mixed(node, packet, x))
             node.mixed.update({i: node for i in x.tokens - held})
@@ -391,10 +387,10 @@ def _runnable(target: Any) -> Any:
     return target
 
 
-def read_values(node: Node) -> list[Node]:
+def read_values(node: Node) -> tuple[Node, ...]:
     """The operands whose values a node depends on."""
     shape_only = getattr(node.target, "overloadpacket", node.target) in SHAPE_ONLY
-    return [] if shape_only else _operands(node)
+    return () if shape_only else node.operands
 
 
 def _end_of(x: Node, output: Node) -> Node:

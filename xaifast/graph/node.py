@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 INF = math.inf
@@ -65,6 +66,11 @@ class Node:
     def __repr__(self) -> str:
         place = self.module or "the model's forward"
         return f"{self.name} ({self.op} in {place})"
+
+    @cached_property
+    def operands(self) -> tuple[Node, ...]:
+        """All nodes among the arguments, in order, lists opened."""
+        return tuple(nodes_in([*self.args, *self.kwargs.values()]))
 
     @property
     def nonnegative(self) -> bool:

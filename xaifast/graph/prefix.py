@@ -13,15 +13,11 @@ from typing import Any
 
 from torch import Tensor
 
-from .node import Node, nodes_in
+from .node import Node
 from .run import Propagation
 
 LINEAR = ("conv", "linear", "affine", "sum")
 SIZES = ("sym_size",)  # read the shape of a value, not the value
-
-
-def _operands(node: Node) -> list[Node]:
-    return list(nodes_in([*node.args, *node.kwargs.values()]))
 
 
 def _is_affine(node: Node, affine: set[Node]) -> bool:
@@ -30,7 +26,7 @@ def _is_affine(node: Node, affine: set[Node]) -> bool:
         return False
     if node.kind in LINEAR:
         return node.layer is not None
-    others = [x for x in _operands(node) if x not in node.inputs]
+    others = [x for x in node.operands if x not in node.inputs]
     constant = all(x.constant or x.op in SIZES for x in others)
     return node.kind in ("add", "rearrange") and constant
 
@@ -95,9 +91,9 @@ def linear_prefix(propagation: Propagation, whole: bool = True) -> Prefix:
     sizes = {n for n in propagation.steps if n.op in SIZES}
     before = [n for n in propagation.steps if n in affine or n in sizes]
     rest = [n for n in propagation.steps if n not in affine]
-    read = {x for node in rest if node not in sizes for x in _operands(node)} | {graph.output}
+    read = {x for node in rest if node not in sizes for x in node.operands} | {graph.output}
     stations = [n for n in graph.nodes if n in affine and n in read]
-    sized = [x for n in rest if n in sizes for x in _operands(n) if x in affine and x not in read]
+    sized = [x for n in rest if n in sizes for x in n.operands if x in affine and x not in read]
     if whole and not all(n.by_sample for n in (*stations, *sized)):  # rows must be samples there
         return linear_prefix(propagation, whole=False)
     return Prefix(propagation, affine, stations, before, rest, sized)

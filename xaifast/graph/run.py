@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ..errors import InputError, ModelError
 from .facts import ModelGraph
-from .node import Node, nodes_in
+from .node import Node
 from .rule import Balance, NodeCall, Rule
 from .weights import Weights
 
@@ -112,7 +112,7 @@ class Propagation(nn.Module):
         fused = {}
         readers: Counter[Node] = Counter()
         for node in self.graph.nodes:
-            readers.update({*nodes_in([*node.args, *node.kwargs.values()])})
+            readers.update({*node.operands})
         for node, rule in self.rules.items():
             readers.update(rule.reads(node))
         for node in self.graph.nodes:
@@ -155,7 +155,7 @@ class Propagation(nn.Module):
         """After which step which values are needed no more."""
         last: dict[Node, Node] = {}
         for node in self.steps:
-            for x in nodes_in([*node.args, *node.kwargs.values()]):
+            for x in node.operands:
                 if not x.constant and x not in kept:
                     last[x] = node
         frees: dict[Node, list[Node]] = {}

@@ -24,7 +24,7 @@ from torch import Tensor
 from .. import operations
 from ..facts import ACTIVATIONS
 from ..layers.conv import Conv
-from ..node import Node, nodes_in
+from ..node import Node
 from ..operations import MAX_POOLS
 
 aten = torch.ops.aten
@@ -202,12 +202,12 @@ class Sliding:
 
 def operands(node: Node) -> list[Node]:
     """The operands of a node that depend on the input."""
-    return [x for x in nodes_in([*node.args, *node.kwargs.values()]) if not x.constant]
+    return [x for x in node.operands if not x.constant]
 
 
 def constants(node: Node) -> list[Node]:
     """Its other operands."""
-    return [x for x in nodes_in([*node.args, *node.kwargs.values()]) if x.constant]
+    return [x for x in node.operands if x.constant]
 
 
 def is_local(node: Node) -> bool:
