@@ -2,8 +2,8 @@
 
 #include <algorithm>
 
+#include "common/activations.h"
 #include "common/clones.h"
-#include "lstm_path/activations.h"
 
 namespace xaifast {
 namespace {

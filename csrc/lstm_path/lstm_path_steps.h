@@ -1,5 +1,5 @@
 // The kernel of lstm_path.h for a thread block: a column of lanes for the nodes that go together, a
-// row for each unit in turn. Plain C++ but for the Block, which is CUDA's (lstm_path_cuda.cu) or
+// row for each unit in turn. Plain C++ but for the Block, which is CUDA's (lstm_path.cu) or
 // played by threads in the native tests:
 //   lane(), lanes()   the node of a thread, and how many go together
 //   unit(), units()   the first unit of a thread, and how far it is to its next one

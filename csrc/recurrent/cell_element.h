@@ -2,7 +2,7 @@
 // same text for the CPU and CUDA. Letters: cell.h.
 #pragma once
 
-#include "recurrent/activations.h"
+#include "common/activations.h"
 #include "recurrent/cell.h"
 
 namespace xaifast {
@@ -33,8 +33,8 @@ XAI_HOST_DEVICE XAI_ALWAYS_INLINE Shares<C> gated_product(C z_g, C z_s, C R, C e
 template <class C>
 XAI_HOST_DEVICE XAI_ALWAYS_INLINE void lstm_unit(C z_i, C z_f, C z_g, C z_o, C c, C& c_next,
                                                  C& h_next) {
-  c_next = sigm(z_f) * c + sigm(z_i) * tanh_of(z_g);
-  h_next = sigm(z_o) * tanh_of(c_next);
+  c_next = logistic(z_f) * c + logistic(z_i) * hyperbolic_tangent(z_g);
+  h_next = logistic(z_o) * hyperbolic_tangent(c_next);
 }
 
 // From R_h and R_c of the next state: s of the four maps, and R_c of this one. d is z without what
@@ -44,8 +44,9 @@ XAI_HOST_DEVICE XAI_ALWAYS_INLINE void lstm_unit_back(const C (&z)[4], const C (
                                                       C c_next, C R_h, C& R_c, C eps, C (&s)[4]) {
   const Shares<C> out = gated_product<rule>(z[3], c_next, R_h, eps);
   const C s_c = stabilized_quotient(R_c + out.signal, c_next, eps);
-  const Shares<C> in = gated_product<rule>(z[0], z[2], sigm(z[0]) * tanh_of(z[2]) * s_c, eps);
-  const Shares<C> kept = gated_product<rule>(z[1], c, sigm(z[1]) * c * s_c, eps);
+  const Shares<C> in =
+      gated_product<rule>(z[0], z[2], logistic(z[0]) * hyperbolic_tangent(z[2]) * s_c, eps);
+  const Shares<C> kept = gated_product<rule>(z[1], c, logistic(z[1]) * c * s_c, eps);
   R_c = kept.signal;
   s[2] = stabilized_quotient(in.signal, d[2], eps);
   if constexpr (rule != GateRule::kAll) {
@@ -61,9 +62,9 @@ XAI_HOST_DEVICE XAI_ALWAYS_INLINE void gru_unit(const C (&a)[3], const C (&q)[3]
                                                 C& h_next) {
   z[0] = a[0] + q[0];
   z[1] = a[1] + q[1];
-  z[2] = a[2] + sigm(z[0]) * q[2];
+  z[2] = a[2] + logistic(z[0]) * q[2];
   z[3] = q[2];
-  h_next = sigm(-z[1]) * tanh_of(z[2]) + sigm(z[1]) * h;
+  h_next = logistic(-z[1]) * hyperbolic_tangent(z[2]) + logistic(z[1]) * h;
 }
 
 // From R_h of the next state: s of r, u, n and m, and what h gets without a map.
@@ -71,12 +72,12 @@ template <GateRule rule, class C>
 XAI_HOST_DEVICE XAI_ALWAYS_INLINE void gru_unit_back(const C (&z)[4], const C (&d)[4], C h,
                                                      C h_next, C R_h, C& direct, C eps, C (&s)[4]) {
   const C s_h = stabilized_quotient(R_h, h_next, eps);
-  const Shares<C> fresh =
-      gated_product<rule>(-z[1], z[2], sigm(-z[1]) * tanh_of(z[2]) * s_h, eps);  // 1 - u
-  const Shares<C> kept = gated_product<rule>(z[1], h, sigm(z[1]) * h * s_h, eps);
+  const Shares<C> fresh = gated_product<rule>(
+      -z[1], z[2], logistic(-z[1]) * hyperbolic_tangent(z[2]) * s_h, eps);  // 1 - u
+  const Shares<C> kept = gated_product<rule>(z[1], h, logistic(z[1]) * h * s_h, eps);
   direct = kept.signal;
   s[2] = stabilized_quotient(fresh.signal, d[2], eps);
-  const Shares<C> past = gated_product<rule>(z[0], z[3], sigm(z[0]) * z[3] * s[2], eps);
+  const Shares<C> past = gated_product<rule>(z[0], z[3], logistic(z[0]) * z[3] * s[2], eps);
   s[3] = stabilized_quotient(past.signal, d[3], eps);
   if constexpr (rule != GateRule::kAll) {
     s[0] = stabilized_quotient(past.gate, d[0], eps);

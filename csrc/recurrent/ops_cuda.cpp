@@ -1,5 +1,5 @@
 // The recurrent ops on CUDA tensors, on the current stream of their device. Compiled by the host
-// compiler; the kernels are in sequence_cuda.cu.
+// compiler; the kernels are in sequence.cu.
 #include <ATen/Dispatch.h>
 #include <torch/library.h>
 

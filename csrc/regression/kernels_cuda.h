@@ -10,8 +10,8 @@
 
 #include <cuda_runtime_api.h>
 
-#include "regression/lasso.h"
-#include "regression/least_squares.h"
+#include "regression/weighted_lasso.h"
+#include "regression/weighted_least_squares.h"
 
 namespace xaifast {
 

@@ -13,9 +13,9 @@
 #include <tuple>
 
 #include "common/tensors.h"
-#include "regression/lasso.h"
-#include "regression/least_squares.h"
 #include "regression/shapes.h"
+#include "regression/weighted_lasso.h"
+#include "regression/weighted_least_squares.h"
 
 namespace xaifast {
 

@@ -10,7 +10,7 @@
 
 #include "common/tensors.h"
 #include "regression/design.h"
-#include "regression/lasso.h"
+#include "regression/weighted_lasso.h"
 
 namespace xaifast {
 

@@ -1,5 +1,6 @@
 // Who works on one regression: a team of workers. The kernels are written once, as steps that a
-// team takes (design_steps.h, least_squares_steps.h, lasso_steps.h); the teams are
+// team takes (design_steps.h, weighted_least_squares_steps.h, weighted_lasso_steps.h); the teams
+// are
 //   Solo     one CPU thread
 //   Crew     the threads of a CPU, for one large problem (ops_cpu.cpp)
 //   Block    a thread block of CUDA, each warp a worker of 32 lanes (team.cuh)

@@ -8,10 +8,10 @@
 #include <cuda_fp16.h>
 #include <cuda_runtime_api.h>
 
-#include "relevance/divide.h"
-#include "relevance/pooling.h"
-#include "relevance/product.h"
-#include "relevance/sums.h"
+#include "relevance/add_split.h"
+#include "relevance/multiply_parts.h"
+#include "relevance/pool_redistribute.h"
+#include "relevance/stabilized_divide.h"
 
 namespace xaifast {
 

@@ -7,8 +7,8 @@
 #include <vector>
 
 #include "common/threads.h"
+#include "relevance/backward_product.h"
 #include "relevance/ops.h"
-#include "relevance/rows.h"
 
 namespace xaifast {
 namespace {

@@ -1,5 +1,5 @@
 // Products of a block of rows, small enough for the caches, with weights that lie in panels: what
-// the convolutions of winograd.h and few.h are made of.
+// the convolutions of winograd_conv.h and relprop_few.h are made of.
 //   m[r, k] = sum_c v[r, c] w[c, k]
 //
 // v [rows, C], m [rows, K]         rows a multiple of kRowsLeft (padded_rows); m overwritten

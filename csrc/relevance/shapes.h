@@ -11,10 +11,10 @@
 #include <vector>
 
 #include "common/tensors.h"
-#include "relevance/divide.h"
-#include "relevance/pooling.h"
-#include "relevance/product.h"
-#include "relevance/sums.h"
+#include "relevance/add_split.h"
+#include "relevance/multiply_parts.h"
+#include "relevance/pool_redistribute.h"
+#include "relevance/stabilized_divide.h"
 
 namespace xaifast {
 

@@ -7,7 +7,7 @@
 
 #include "common/clones.h"
 #include "common/stabilizer.h"
-#include "relevance/rows.h"
+#include "relevance/backward_product.h"
 
 namespace xaifast {
 namespace {

@@ -8,7 +8,7 @@
 //   R[t, n, j] = a[n, j] c_j,   c_j = sum_k (s+ where a[n, j] w[k, j] > 0, else s-) w[k, j]
 //
 // a [N, J], w [K, J]                row-major
-// R [targets, N, K]                 at most kMaxRows (rows.h) rows in all
+// R [targets, N, K]                 at most kMaxRows (backward_product.h) rows in all
 // b [K] or null                     bias
 // units [count]                     the k with relevance (nonzero_rows finds them): of w, no other
 //                                   row is read

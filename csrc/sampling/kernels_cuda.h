@@ -8,13 +8,13 @@
 #include <cuda_fp16.h>
 #include <cuda_runtime_api.h>
 
-#include "sampling/accumulate.h"
-#include "sampling/mask.h"
-#include "sampling/noise.h"
-#include "sampling/occlude.h"
-#include "sampling/path.h"
-#include "sampling/scatter.h"
-#include "sampling/segments.h"
+#include "sampling/accumulate_rows.h"
+#include "sampling/add_noise.h"
+#include "sampling/mask_segments.h"
+#include "sampling/occlude_windows.h"
+#include "sampling/path_points.h"
+#include "sampling/scatter_windows.h"
+#include "sampling/segment_sums.h"
 
 namespace xaifast {
 
@@ -44,7 +44,7 @@ cudaError_t mask_segments_cuda(const Word* x, const Word* baseline, const std::i
                                const std::uint8_t* on, const std::int64_t* sample, Word* out,
                                const MaskShape& shape, cudaStream_t stream);
 
-// order, ends and the steps between their rows: segments_element.h.
+// order, ends and the steps between their rows: segment_sums_element.h.
 template <class T>
 cudaError_t segment_sums_cuda(const T* x, const std::int64_t* order, const std::int64_t* ends,
                               double* out, const SegmentShape& shape, std::int64_t row_sample_step,

@@ -10,13 +10,13 @@
 #include <vector>
 
 #include "common/tensors.h"
-#include "sampling/accumulate.h"
-#include "sampling/mask.h"
-#include "sampling/noise.h"
-#include "sampling/occlude.h"
-#include "sampling/path.h"
-#include "sampling/scatter.h"
-#include "sampling/segments.h"
+#include "sampling/accumulate_rows.h"
+#include "sampling/add_noise.h"
+#include "sampling/mask_segments.h"
+#include "sampling/occlude_windows.h"
+#include "sampling/path_points.h"
+#include "sampling/scatter_windows.h"
+#include "sampling/segment_sums.h"
 
 namespace xaifast {
 

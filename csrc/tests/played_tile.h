@@ -9,8 +9,8 @@
 #include <memory>
 #include <vector>
 
-#include "zplus/pixels.h"
-#include "zplus/tile.h"
+#include "zplus_conv/pixels.h"
+#include "zplus_conv/tile.h"
 
 namespace xaifast {
 

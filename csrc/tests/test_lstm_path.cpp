@@ -10,7 +10,7 @@
 #include <utility>
 #include <vector>
 
-#include "lstm_path/activations.h"
+#include "common/activations.h"
 #include "lstm_path/kernels_cuda.h"
 #include "lstm_path/lstm_path.h"
 #include "lstm_path/lstm_path_steps.h"

@@ -10,11 +10,11 @@
 #include <vector>
 
 #include "regression/kernels_cuda.h"
-#include "regression/lasso.h"
-#include "regression/lasso_steps.h"
-#include "regression/least_squares.h"
-#include "regression/least_squares_steps.h"
 #include "regression/vectors.h"
+#include "regression/weighted_lasso.h"
+#include "regression/weighted_lasso_steps.h"
+#include "regression/weighted_least_squares.h"
+#include "regression/weighted_least_squares_steps.h"
 #include "tests/checks.h"
 #include "tests/played_team.h"
 

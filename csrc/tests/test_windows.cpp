@@ -1,7 +1,7 @@
-// cut_boxes, the CPU kernel and the CUDA element (checks.h), against the formula of boxes.h.
+// cut_boxes, the CPU kernel and the CUDA element (checks.h), against the formula of cut_boxes.h.
 #include "tests/checks.h"
-#include "windows/boxes.h"
-#include "windows/boxes_element.h"
+#include "windows/cut_boxes.h"
+#include "windows/cut_boxes_element.h"
 #include "windows/kernels_cuda.h"
 
 namespace xaifast {

@@ -3,7 +3,7 @@
 #include <string>
 #include <vector>
 
-#include "relevance/rows.h"
+#include "relevance/backward_product.h"
 #include "relevance/zplus_linear.h"
 #include "tests/checks.h"
 

@@ -8,7 +8,7 @@
 #include <cuda_fp16.h>
 #include <cuda_runtime_api.h>
 
-#include "windows/boxes.h"
+#include "windows/cut_boxes.h"
 
 namespace xaifast {
 

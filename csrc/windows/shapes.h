@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "common/tensors.h"
-#include "windows/boxes.h"
+#include "windows/cut_boxes.h"
 
 namespace xaifast {
 

@@ -7,9 +7,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tensors import DTYPES, close, signed
+from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from xaifast import ops, reference
+from xaifast import composites, ops, reference, rules
+from xaifast.attr import LRP
+from xaifast.errors import InputError
 
 # ---- elementwise ------------------------------------------------------------------------------
 
@@ -31,6 +34,60 @@ def test_stabilized_divide_at_zero(dtype, device):
     R = torch.tensor([0.0, 3.0, -3.0], device=device, dtype=dtype)
     assert ops.stabilized_divide(R, z, eps=0.0).tolist() == [0.0, 0.0, 0.0]  # R/0 = 0
     assert ops.stabilized_divide(R, z, eps=0.5).tolist() == [0.0, 6.0, -6.0]  # sgn 0 = +1
+
+
+INF = float("inf")
+
+
+@pytest.mark.parametrize("b", [None, 0.0, 1.0])
+@pytest.mark.parametrize("eps", [0.0, 0.5])
+def test_no_relevance_is_lost_over_an_infinite_denominator(b, eps, dtype, layout, device):
+    few = torch.tensor([INF, -INF, INF, -INF, 2.0, float("nan")], dtype=dtype, device=device)
+    gone = torch.tensor([3.0, 3.0, -1.0, 0.0, 0.0, 0.0], dtype=dtype, device=device)
+    many = 7  # longer than the vectors of any machine
+    z, R = (layout(x.repeat(many, 1)[..., None, None].expand(-1, 6, 3, 1)) for x in (few, gone))
+    b = None if b is None else torch.full((6,), b, dtype=dtype, device=device)
+    for s in (ops.stabilized_divide(R, z, b, eps), reference.stabilized_divide(R, z, b, eps)):
+        assert s[:, :3].isnan().all()  # R/inf
+        assert (s[:, 3:5] == 0).all()  # 0/inf, 0/2
+        assert s[:, 5].isnan().all()
+    several = ops.stabilized_divide(torch.stack([R, R * 0]), z, b, eps)
+    assert several[0, :, :3].isnan().all()
+    assert (several[1, :, :5] == 0).all()
+
+
+def test_a_sum_that_overflows_is_no_denominator(dtype, device):
+    most = torch.finfo(dtype).max
+    R = torch.tensor([[1.0, 0.0]], dtype=dtype, device=device)
+    z = torch.full((1, 2), INF, dtype=dtype, device=device)
+    for op in (ops, reference):
+        x, y = op.add_split(z, z, R, 1.0, 0.0)
+        assert x[0, 0].isnan()
+        assert y[0, 0].isnan()
+    u, w = torch.full((1, 2), most, dtype=dtype, device=device), torch.ones_like(z)
+    one = (u, R[:, :1], w, None, None, 1e-6, 1)
+    assert ops.relprop_linear(*one).isnan().all()
+    assert reference.relprop_linear(*one).isnan().all()
+    signs = (u, R[:, :1], w, None, [1.0], [1.0], [0.0], 1e-6)
+    assert not ops.zplus_linear(*signs).isfinite().any()
+    assert not reference.zplus_linear(*signs).isfinite().any()
+
+
+@pytest.mark.parametrize("rule", [rules.ZPlus(), rules.AlphaBeta(2, 1), rules.Gamma(1.0)], ids=repr)
+@pytest.mark.parametrize("conv", [False, True])
+def test_lrp_refuses_a_denominator_that_overflows(rule, conv):
+    layer = nn.Conv2d(3, 2, 1) if conv else nn.Linear(3, 2)
+    model = nn.Sequential(layer, nn.Flatten()).eval()
+    with torch.no_grad():
+        row = torch.tensor([2e19, -3e19, 2e19])
+        layer.weight.copy_(torch.stack([row / 1e19, row]).view_as(layer.weight))
+        layer.bias.zero_()
+    x = torch.full((1, 3, 1, 1) if conv else (1, 3), 1e19)
+    assert model(x).isfinite().all()  # 2e38 + 2e38 - 3e38, one after the other
+    lrp = LRP(model, composites.Uniform(rule))
+    assert lrp.attribute(x, start=torch.tensor([[1.0, 0.0]])).sum() != 0
+    with pytest.raises(InputError, match="has NaN or infinite values"):
+        lrp.attribute(x, start=torch.tensor([[0.0, 1.0]]))
 
 
 def test_divide_in_place_writes_over_z(dtype, layout, device):

@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 from .. import build, reference
 
 _C = build.load()
-_native = torch.ops.xaifast
+library = torch.ops.xaifast
 _REFERENCE = os.environ.get("XAIFAST_REFERENCE", "0") == "1"
 _DEVICES = {"cpu", "meta"} | ({"cuda"} if _C.build_info()["cuda"] else set())
 
@@ -79,7 +79,7 @@ def fingerprint(tensors: Sequence[Tensor]) -> list[int]:
             places.setdefault(part.device, []).append(part)
     found: dict[int, int] = {}
     for together in places.values():
-        call = _native.fingerprint if is_native(together[0]) else reference.fingerprint
+        call = library.fingerprint if is_native(together[0]) else reference.fingerprint
         found.update(zip(map(id, together), call(together), strict=True))
     return [
         found[id(several[0])]

@@ -5,8 +5,10 @@ from __future__ import annotations
 from torch import Tensor
 
 from .. import reference
-from .fakes import fake
-from .native import _native, is_native
+from .native import is_native, library
+from .registration import fake
+
+__all__ = ["recurrent_relprop", "recurrent_states"]
 
 # Units for which a CUDA block holds what all steps need; beyond, PyTorch runs step by step.
 CUDA_HIDDEN = 512
@@ -68,7 +70,7 @@ def recurrent_states(
     (torch.Size([5, 2, 12]), torch.Size([6, 2, 3]))
     """
     native = _runs_natively(a, h0.shape[-1])
-    call = _native.recurrent_states if native else reference.recurrent_states
+    call = library.recurrent_states if native else reference.recurrent_states
     return call(a, w, b, h0, c0, lengths)
 
 
@@ -135,7 +137,7 @@ def recurrent_relprop(
     torch.Size([1, 5, 2, 3])
     """
     native = _runs_natively(z, h.shape[-1])
-    call = _native.recurrent_relprop if native else reference.recurrent_relprop
+    call = library.recurrent_relprop if native else reference.recurrent_relprop
     return call(z, h, c, w, b, R, R_h, R_c, gate, eps, lengths=lengths)
 
 

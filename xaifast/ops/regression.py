@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from .. import reference
-from .fakes import fake
-from .native import is_native
+from .native import is_native, library
+from .registration import fake
 
-_native = torch.ops.xaifast
+__all__ = ["weighted_lasso", "weighted_least_squares"]
 
 
 def weighted_least_squares(
@@ -72,7 +72,7 @@ def weighted_least_squares(
     """
     if not is_native(X):
         return reference.weighted_least_squares(X, y, weight, ridge, intercept)
-    return _native.weighted_least_squares(X, y, weight, ridge, intercept)
+    return library.weighted_least_squares(X, y, weight, ridge, intercept)
 
 
 def weighted_lasso(
@@ -141,7 +141,7 @@ def weighted_lasso(
     >>> c
     tensor([[1.7500, 0.0000]], dtype=torch.float64)
     """
-    call = _native.weighted_lasso if is_native(X) else reference.weighted_lasso
+    call = library.weighted_lasso if is_native(X) else reference.weighted_lasso
     return call(X, y, weight, alpha, intercept, tol, max_iter)
 
 

@@ -15,10 +15,19 @@ from torch import Tensor
 from torch._prims_common import suggest_memory_format
 
 from .. import reference
-from .fakes import empty, empty_rows, fake
-from .native import is_native
+from .native import is_native, library
+from .registration import empty, empty_rows, fake
 
-_native = torch.ops.xaifast
+__all__ = [
+    "add_split",
+    "backward_product",
+    "multiply_parts",
+    "pool_redistribute",
+    "relprop_conv",
+    "relprop_linear",
+    "split_signs",
+    "stabilized_divide",
+]
 
 
 def stabilized_divide(R: Tensor, z: Tensor, b: Tensor | None = None, eps: float = 1e-6) -> Tensor:
@@ -61,7 +70,7 @@ def stabilized_divide(R: Tensor, z: Tensor, b: Tensor | None = None, eps: float 
     """
     if not is_native(z):
         return reference.stabilized_divide(R, z, b, eps)
-    return _native.stabilized_divide(R, z, b, eps)
+    return library.stabilized_divide(R, z, b, eps)
 
 
 def multiply_parts(u: Tensor, c: Tensor, parts: int = 1) -> Tensor:
@@ -100,7 +109,7 @@ def multiply_parts(u: Tensor, c: Tensor, parts: int = 1) -> Tensor:
     """
     if not is_native(u):
         return reference.multiply_parts(u, c, parts)
-    return _native.multiply_parts(u, c, parts)
+    return library.multiply_parts(u, c, parts)
 
 
 def split_signs(a: Tensor) -> Tensor:
@@ -131,7 +140,7 @@ def split_signs(a: Tensor) -> Tensor:
     """
     if not is_native(a):
         return reference.split_signs(a)
-    return _native.split_signs(a)
+    return library.split_signs(a)
 
 
 def add_split(
@@ -175,7 +184,7 @@ def add_split(
     """
     if not is_native(x):
         return reference.add_split(x, y, R, beta, eps)
-    return _native.add_split(x, y, R, beta, eps)
+    return library.add_split(x, y, R, beta, eps)
 
 
 def pool_redistribute(
@@ -230,7 +239,7 @@ def pool_redistribute(
     """
     if not is_native(a):
         return reference.pool_redistribute(a, R, kernel, stride, padding, dilation, rule, eps)
-    return _native.pool_redistribute(a, R, kernel, stride, padding, dilation, rule, eps)
+    return library.pool_redistribute(a, R, kernel, stride, padding, dilation, rule, eps)
 
 
 def backward_product(s: Tensor, w: Tensor) -> Tensor:
@@ -263,7 +272,7 @@ def backward_product(s: Tensor, w: Tensor) -> Tensor:
     """
     if not is_native(s):
         return reference.backward_product(s, w)
-    return _native.backward_product(s, w)
+    return library.backward_product(s, w)
 
 
 def relprop_conv(
@@ -336,7 +345,7 @@ def relprop_conv(
     ...     a, R, w, w, None, None, [2], [1], [0], [1], False, [0], 1, eps=0.0)
     tensor([[[1., 2.]]])
     """
-    call = _native.relprop_conv if is_native(u) else reference.relprop_conv
+    call = library.relprop_conv if is_native(u) else reference.relprop_conv
     return call(
         u, R, w, w_t, b, z, kernel, stride, padding, dilation, transposed, output_padding, groups,
         eps, parts,
@@ -394,7 +403,7 @@ def relprop_linear(
     >>> xaifast.ops.relprop_linear(a, R, w, b, eps=0.0)
     tensor([[1.5000, 0.3333]])
     """
-    call = _native.relprop_linear if is_native(u) else reference.relprop_linear
+    call = library.relprop_linear if is_native(u) else reference.relprop_linear
     return call(u, R, w, b, z, eps, parts)
 
 

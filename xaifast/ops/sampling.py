@@ -17,10 +17,18 @@ import torch
 from torch import Tensor
 
 from .. import reference
-from .fakes import fake
-from .native import is_native
+from .native import is_native, library
+from .registration import fake
 
-_native = torch.ops.xaifast
+__all__ = [
+    "accumulate_rows_",
+    "add_noise",
+    "mask_segments",
+    "occlude_windows",
+    "path_points",
+    "scatter_windows",
+    "segment_sums",
+]
 
 
 def path_points(
@@ -68,7 +76,7 @@ def path_points(
     tensor([[ 0.,  4.],
             [ 3., -2.]])
     """
-    call = _native.path_points if is_native(x) else reference.path_points
+    call = library.path_points if is_native(x) else reference.path_points
     return call(x, baseline, sample.to(x.device), alpha.to(x.device), relu)
 
 
@@ -109,7 +117,7 @@ def accumulate_rows_(total: Tensor, g: Tensor, sample: Tensor, weight: Tensor) -
     tensor([[2.5000],
             [2.0000]])
     """
-    call = _native.accumulate_rows_ if is_native(total) else reference.accumulate_rows_
+    call = library.accumulate_rows_ if is_native(total) else reference.accumulate_rows_
     call(total, g, sample.to(total.device), weight.to(total.device))
     return total
 
@@ -161,7 +169,7 @@ def add_noise(x: Tensor, sample: Tensor, draw: Tensor, std: Tensor, seed: int) -
     tensor([[0.9430, 1.6630, 3.6023],
             [1.4526, 2.5334, 2.9535]])
     """
-    call = _native.add_noise if is_native(x) else reference.add_noise
+    call = library.add_noise if is_native(x) else reference.add_noise
     return call(x, sample.to(x.device), draw.to(x.device), std.to(x.device), seed)
 
 
@@ -215,7 +223,7 @@ def occlude_windows(
             [1., 2., 0., 0., 5.],
             [1., 2., 3., 4., 0.]])
     """
-    call = _native.occlude_windows if is_native(x) else reference.occlude_windows
+    call = library.occlude_windows if is_native(x) else reference.occlude_windows
     return call(x, baseline, window, stride, first, count)
 
 
@@ -258,7 +266,7 @@ def scatter_windows(
     >>> xaifast.ops.scatter_windows(torch.tensor([[1.0, 3.0]]), [4], [3], [1])
     tensor([[1., 2., 2., 3.]])
     """
-    call = _native.scatter_windows if is_native(scores) else reference.scatter_windows
+    call = library.scatter_windows if is_native(scores) else reference.scatter_windows
     return call(scores, shape, window, stride, average)
 
 
@@ -306,7 +314,7 @@ def mask_segments(
     tensor([[1., 0., 0.],
             [0., 2., 3.]])
     """
-    call = _native.mask_segments if is_native(x) else reference.mask_segments
+    call = library.mask_segments if is_native(x) else reference.mask_segments
     return call(x, baseline, labels.to(x.device), on.to(x.device), sample.to(x.device))
 
 
@@ -340,7 +348,7 @@ def segment_sums(x: Tensor, labels: Tensor, segments: int) -> Tensor:
     >>> xaifast.ops.segment_sums(x, labels, segments=3)
     tensor([[[5., 2., 0.]]], dtype=torch.float64)
     """
-    call = _native.segment_sums if is_native(x) else reference.segment_sums
+    call = library.segment_sums if is_native(x) else reference.segment_sums
     return call(x, labels.to(x.device), segments)
 
 

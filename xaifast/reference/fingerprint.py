@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+__all__ = ["fingerprint"]
+
 LANES, STRIPES = 64, 128  # words of 8 bytes side by side, and one after the other in a chunk
 
 

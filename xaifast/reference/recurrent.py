@@ -13,7 +13,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .relevance import stabilize
+from .relevance import stabilized_divide
+
+__all__ = ["GATES", "Absorbed", "gated_product", "recurrent_relprop", "recurrent_states"]
 
 GATES = ("all", "prop", "abs", "half")
 
@@ -28,7 +30,7 @@ class Absorbed:
 
 
 def _where(steps: Tensor | None, x: Tensor, other: Tensor | float = 0.0) -> Tensor:
-    """X for the samples that have a step, something else for those that have ended."""
+    """Take x for the samples that have a step, `other` for those that have ended."""
     return x if steps is None else torch.where(steps.unsqueeze(-1), x, other)
 
 
@@ -66,11 +68,6 @@ def recurrent_states(
     return torch.stack(steps), torch.stack(h), torch.stack(c)
 
 
-def quotient(R: Tensor, d: Tensor) -> Tensor:
-    """R / d, with R/0 = 0."""
-    return torch.where(d == 0, 0, R / d)
-
-
 def gated_product(
     z_g: Tensor | None, z_s: Tensor | None, R: Tensor, gate: str, eps: float
 ) -> tuple[Tensor | None, Tensor]:
@@ -83,7 +80,7 @@ def gated_product(
     assert z_s is not None
     if gate == "abs":
         z_g, z_s = z_g.abs(), z_s.abs()
-    s = quotient(R, stabilize(z_g + z_s, eps))
+    s = stabilized_divide(R, z_g + z_s, None, eps)
     return z_g * s, z_s * s
 
 
@@ -105,13 +102,13 @@ class _Step:
 
     def share(self, z: Tensor, R: Tensor) -> Tensor:
         """s = R / (z + eps sgn z)."""
-        s = quotient(R, stabilize(z, self.eps))
+        s = stabilized_divide(R, z, None, self.eps)
         if self.absorbed is not None:
             self.absorbed.stabilizer += float((R - s * z).sum())
         return s
 
     def linear(self, z: tuple[Tensor, ...], k: int, R: Tensor) -> Tensor:
-        """The same for the linear map of block k, whose bias takes its share."""
+        """Return s of the linear map of block k, whose bias takes its share."""
         s = self.share(z[k], R)
         if self.absorbed is not None and self.biases is not None:
             self.absorbed.bias += float((s * self.biases[k]).sum())

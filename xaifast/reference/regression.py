@@ -9,9 +9,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+__all__ = ["weighted_lasso", "weighted_least_squares"]
+
 
 def _centre(X: Tensor, y: Tensor, weight: Tensor, intercept: bool) -> tuple[Tensor, ...]:
-    """A [B, S, M], b [B, S], mean x [B, M], mean y [B]."""
+    """Return a [B, S, M], b [B, S], mean x [B, M], mean y [B]."""
     w = weight.double().expand(y.shape)
     counts = w > 0  # a sample that does not may hold anything
     X = torch.where(counts[..., None], X.double(), 0)

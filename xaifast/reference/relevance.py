@@ -7,18 +7,35 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+__all__ = [
+    "add_split",
+    "backward_product",
+    "multiply_parts",
+    "pool_redistribute",
+    "relprop_conv",
+    "relprop_linear",
+    "split_signs",
+    "stabilize",
+    "stabilized_divide",
+]
+
 
 def stabilize(z: Tensor, eps: float | Tensor) -> Tensor:
-    """z + eps sgn z, with sgn 0 = +1."""
-    return torch.where(z >= 0, z + eps, z - eps)
+    """z + eps sgn z, with sgn 0 = +1; NaN where that is infinite: no R / inf becomes 0."""
+    d = torch.where(z >= 0, z + eps, z - eps)
+    return d - (d - d)
 
 
 def stabilized_divide(R: Tensor, z: Tensor, b: Tensor | None, eps: float) -> Tensor:
-    """s = R / (z + b + eps sgn(z + b)), with 0/0 = 0."""
+    """s = R / (z + b + eps sgn(z + b)), with 0/0 = 0/inf = 0; NaN for any other R/inf."""
     if b is not None:
         z = z + b.view(-1, *[1] * (z.dim() - 2))
-    d = stabilize(z, eps)
-    return torch.where(d == 0, 0, R / d)
+    return quotient(R, z, stabilize(z, eps))
+
+
+def quotient(R: Tensor, z: Tensor, d: Tensor) -> Tensor:
+    """R / d for d of `stabilize(z)`: 0 where d is 0, and where R is 0 and z infinite."""
+    return torch.where((d == 0) | ((R == 0) & z.isinf()), 0, R / d)
 
 
 def multiply_parts(u: Tensor, c: Tensor, parts: int) -> Tensor:

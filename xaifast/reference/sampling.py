@@ -9,6 +9,16 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+__all__ = [
+    "accumulate_rows_",
+    "add_noise",
+    "mask_segments",
+    "occlude_windows",
+    "path_points",
+    "scatter_windows",
+    "segment_sums",
+]
+
 
 def _compute(x: Tensor) -> torch.dtype:
     """The dtype that kernels compute in: float32 for the 16-bit types, else the dtype itself."""
@@ -16,7 +26,7 @@ def _compute(x: Tensor) -> torch.dtype:
 
 
 def _column(v: Tensor, x: Tensor) -> Tensor:
-    """V [R] as one number per row of something shaped like x, in what x is computed in."""
+    """Shape v [R] as one number per row of something shaped like x, in what x is computed in."""
     return v.to(_compute(x)).view(-1, *[1] * (x.dim() - 1))
 
 
@@ -160,7 +170,7 @@ def scatter_windows(
 def mask_segments(
     x: Tensor, baseline: Tensor, labels: Tensor, on: Tensor, sample: Tensor
 ) -> Tensor:
-    """X where the segment is on, x' where it is off; a label that is none is on."""
+    """Take x where the segment is on, x' where it is off; elements of any other label are on."""
     label = labels.expand_as(x)[sample].reshape(len(sample), math.prod(x.shape[1:]))
     known = (label >= 0) & (label < on.shape[1])
     always = on.new_ones(len(on), 1)

@@ -15,7 +15,7 @@
 #include "sampling/philox.h"
 #include "tests/checks.h"
 #include "windows/kernels_cuda.h"
-#include "zplus/kernels_cuda.h"
+#include "zplus_conv/kernels_cuda.h"
 
 namespace xaifast {
 namespace {
@@ -385,9 +385,7 @@ void test_conv(const std::string& what, const PointConv<T>& conv, double roundin
 }
 
 void test_convs() {
-  const auto naive = [](auto... x) { return conv_naive_cuda<float>(x...); };
   const auto tiles = [](auto... x) { return conv_tiles_cuda(x...); };
-  test_conv("naive", PointConv<float>(k31 / 1024 / 8 + 77, 12, 9), 1, naive);
   const int64_t batch = k31 / 1024 / 32 + 77;
   test_conv("tiles", PointConv<float>(batch, 48, 40), 1, tiles);
   test_conv("tensor cores", PointConv<float>(batch, 48, 40), 0x1p10,
