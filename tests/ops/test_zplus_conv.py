@@ -253,7 +253,7 @@ def test_own_takes_our_kernels_wherever_they_can_run(changes, kernel, table, mon
 
 def test_pixels_whose_outputs_do_not_fit_a_block_go_to_tiles(table, monkeypatch):
     monkeypatch.setattr(conv_table, "WISH", "own")
-    for size, kernel in ((15, "pixels"), (16, "tiles")):  # (7 + size) (15 + size) 80 bytes
+    for size, kernel in ((11, "pixels"), (12, "tiles")):  # (7 + size) (15 + size) <= 512
         a, w = torch.zeros(1, 3, 40, 40), torch.zeros(4, 3, size, size)
         R = torch.zeros(1, 4, 41 - size, 41 - size)
         with torch.backends.cudnn.flags(allow_tf32=False):
@@ -285,7 +285,7 @@ def test_a_wrong_wish_says_what_to_set():
         env={**os.environ, "XAIFAST_ZPLUS": "ours"},
     )  # fmt: skip
     assert found.returncode
-    assert "XAIFAST_ZPLUS must be 'library' or 'own', got 'ours'" in found.stderr
+    assert "XAIFAST_ZPLUS must be 'library' or 'own', XX.stderr
 
 
 def test_auto_asks_the_table(table, monkeypatch):
