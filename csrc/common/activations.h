@@ -63,7 +63,9 @@ XAI_ALWAYS_INLINE Exponential<T> exponential(T x) {
   const T n = shifted - E::kShift;
   const T r = (x - n * E::kLn2High) - n * E::kLn2Low;
   T q = E::kTaylor[0];
+#ifndef __CUDACC__  // nvcc does not know it
 #pragma GCC unroll 16
+#endif
   for (int i = 1; i < static_cast<int>(sizeof E::kTaylor / sizeof(T)); ++i) {
     q = q * r + E::kTaylor[i];
   }
