@@ -14,9 +14,9 @@ namespace xaifast {
 template <class C>
 XAI_HOST_DEVICE inline C stabilized_quotient(C R, C z, C eps) {
   const C d = z + (z >= C(0) ? eps : -eps);
-  // The division is done in any case, so that the loop stays free of branches. d - d is +0, and s
-  // less that is s to the last bit, unless d is infinite or NaN.
-  const C s = R / d - (R == C(0) ? C(0) : d - d);
+  // The division is done in any case, so that the loop stays free of branches. d - d is +0, which
+  // changes no bit of R, unless d is infinite or NaN.
+  const C s = (R == C(0) ? R : R + (d - d)) / d;
   return d == C(0) ? C(0) : s;
 }
 
