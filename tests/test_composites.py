@@ -204,6 +204,7 @@ def test_the_same_excitation_backprop_as_zennit(zennit):
     compare(zennit, *rectified(), c.ExcitationBackprop(), theirs)
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("pair", PAIRS)
 @pytest.mark.parametrize("network", NETWORKS)
 def test_the_same_map_as_zennit(zennit, network, pair):

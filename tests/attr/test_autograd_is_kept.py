@@ -295,6 +295,7 @@ def assert_same(got: Tensor, want: Tensor) -> None:
 # ---- gradients -----------------------------------------------------------------------------------
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("rows", [1, 2, 32, 64])
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_gradient_is_that_of_autograd(kind, rows):
@@ -408,6 +409,7 @@ PAIRS = {
 }  # fmt: skip
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("rows", [2, 40])
 @pytest.mark.parametrize("name", PAIRS)
 @pytest.mark.parametrize("kind", KINDS)

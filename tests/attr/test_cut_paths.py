@@ -168,6 +168,7 @@ PASSED = {
 NAMED = {"int": "to|int", "long": "to", "float": "item|float", "array": "array|numpy"}
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("explainer", GRAPHS)
 @pytest.mark.parametrize("name", CUTS)
 def test_graphs_pass_what_is_no_part_of_the_forward_function_and_name_the_rest(name, explainer):

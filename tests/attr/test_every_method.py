@@ -73,6 +73,7 @@ def test_bad_input_is_refused_before_any_work(name, case):
     assert refused(name, options, match, net(name)) == 0
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("case", AT_THE_FIRST_OUTPUT)
 @pytest.mark.parametrize("name", [n for n in NAMES if n != "LayerActivation"])
 def test_bad_targets_are_refused_at_the_first_output(name, case):

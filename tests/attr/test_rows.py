@@ -445,6 +445,7 @@ def test_a_graph_shows_that_rows_are_apart(code):
     assert rows_by_trial((x,), (), None, lambda inputs, extra: [model(*inputs)]).apart
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("batch", [1, 2, 3, 7])
 @pytest.mark.parametrize("code", MIX_ROWS.values(), ids=MIX_ROWS)
 def test_rows_that_see_each_other_are_never_apart(code, batch):

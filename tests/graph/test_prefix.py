@@ -25,6 +25,7 @@ def gradient(model, x, targets):
     )
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("whole", [True, False])
 @pytest.mark.parametrize("kind", nets.SHAPES, ids=lambda k: k.__name__)
 def test_the_prefix_and_the_rest_are_the_model(kind, whole, device):

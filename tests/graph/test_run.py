@@ -65,6 +65,7 @@ def test_a_rule_of_ones_own_in_a_few_lines():
     assert (R >= 0).all()
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("behind", [nn.ReLU(), nn.Tanh()])
 @pytest.mark.parametrize(("channels", "kernel"), [(3, 7), (200, 3), (600, 3)])

@@ -169,6 +169,7 @@ def test_light_samples_keep_their_digits_beside_heavy_ones():
 # ---- lasso ------------------------------------------------------------------------------------
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("size", SIZES, ids=str)
 @pytest.mark.parametrize("alpha", [0.0, 0.05, 0.3, 50.0])
 def test_lasso_is_the_reference(size, alpha, intercept, dtype, device):

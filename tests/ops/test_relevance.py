@@ -144,6 +144,7 @@ MAX_POOL = {
 }
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("rule", ["winner_take_all", "proportional"])
 @pytest.mark.parametrize("ceil_mode", [False, True])
 @pytest.mark.parametrize("pool", POOLS, ids=lambda p: f"{len(p[0])}d-{p[1]}")
@@ -195,6 +196,7 @@ def convolution(dims, transposed, groups, parts, device):
     return u, w, geometry, z
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("dims", [1, 2, 3])
 @pytest.mark.parametrize("transposed", [False, True])
 @pytest.mark.parametrize(("groups", "parts"), [(1, 1), (2, 1), (1, 2), (2, 2)])
@@ -236,6 +238,7 @@ def test_relprop_conv_with_a_product_in_bfloat16(dims, transposed, groups, parts
     assert ((got - full).abs() > 2**-12 * full.abs()).any()
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("dims", [1, 2, 3])
 @pytest.mark.parametrize("transposed", [False, True])
 @pytest.mark.parametrize(("groups", "parts"), [(1, 1), (2, 1), (1, 2), (2, 2)])

@@ -81,6 +81,7 @@ def test_path_points_keeps_a_nan(device):
 # ---- accumulate_rows_ -------------------------------------------------------------------------
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("sums", [torch.float64, torch.float32], ids=str)
 def test_accumulate_rows(batch, sums, dtype, layout, device):
     shape, rows = batch
@@ -164,6 +165,7 @@ def spread(samples, device="cpu"):
     return (torch.arange(samples, device=device).double() + 1) / 8
 
 
+@pytest.mark.sweep
 def test_add_noise_bit_for_bit(batch, dtype, layout, device):
     shape, rows = batch
     x = layout(signed(*shape, device=device).to(dtype))
@@ -313,6 +315,7 @@ def cover(shape, window, stride):
     return inside.view(math.prod(counts), *shape)
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("samples", [0, 3])
 def test_occlude_windows(windows, samples, dtype, layout, device):
     shape, window, stride = windows

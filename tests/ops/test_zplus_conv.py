@@ -81,6 +81,7 @@ def wide(a, R, w, b, place, rule, low, high, nonnegative=False):
     )
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("geometry", GEOMETRIES, ids=lambda g: f"{len(g[0])}d-{g[1]}-{g[5]}")
 def test_every_kernel(geometry, where, dtype, layout):
     device, kernel = where

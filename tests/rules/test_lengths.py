@@ -57,6 +57,7 @@ def case(kind: str, shape: str):
     return model, inputs, lengths, torch.randn_like(model(*inputs, lengths))
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("gate", GATES)
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("kind", KINDS)

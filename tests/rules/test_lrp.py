@@ -241,6 +241,7 @@ def test_the_oracle_sees_the_same_layer(layer: str) -> None:
         assert_close(case.model(case.x), z)
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("nonnegative", [False, True], ids=["signed", "non-negative"])
 @pytest.mark.parametrize("layer", LAYERS)
 @pytest.mark.parametrize("rule", RULES)

@@ -42,6 +42,7 @@ def explain(model, x, rule, target):
     return LRP(model, composites.Composite([*entries, *composites.base()])).attribute(x, target)
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
 @pytest.mark.parametrize("target", [1, [[0, 3]] * 3], ids=["one", "two"])
 def test_as_in_float64_and_as_without(network, rule, target, monkeypatch):

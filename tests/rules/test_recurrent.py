@@ -59,6 +59,7 @@ SHAPES = {
 }
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("bias", [True, False], ids=["bias", "no bias"])
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("gate", GATES)
@@ -129,6 +130,7 @@ class LastState(nn.Module):
         return (last[0] if isinstance(last, tuple) else last)[-1]
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("gate", GATES)
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("kind", KINDS)

@@ -92,6 +92,7 @@ def test_nodes_by_hand():
     assert weight.tolist() == pytest.approx([0.5, 0.5])
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("kind", [nets.ResNet, nets.Smooth, nets.Sequence])
 @pytest.mark.parametrize("optimize", [True, False])

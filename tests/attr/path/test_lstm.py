@@ -208,6 +208,7 @@ def test_it_is_the_definition(method, native):
     assert native
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize(("make", "target"), KNOWN)
 @pytest.mark.parametrize("options", [{"n_steps": 30}, {"n_steps": "auto", "tolerance": 1e-3}])
 def test_it_is_what_autograd_gives(make, target, options, native):

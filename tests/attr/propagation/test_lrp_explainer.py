@@ -54,6 +54,7 @@ def test_without_biases_relevance_is_conserved(kind, rule, device):
     assert torch.allclose(R.flatten(1).sum(1), output, rtol=1e-6, atol=1e-9)
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize(
     "composite",
     [
@@ -102,6 +103,7 @@ def test_float32_is_close_to_float64(kind, device):
     assert relative(single.double(), exact) < 1e-3
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("kind", [nets.ResNet, nets.Smooth, nets.Volume])
 def test_half_precision_is_finite_and_keeps_its_dtype(kind, dtype, device):
