@@ -1,15 +1,14 @@
 """Every method by its name, with a network and options that make it quick."""
 
 import inspect
-import os
 
 import torch
+from sweep import SWEEP
 from torch import nn
 
 import xaifast
 from xaifast import catalogue, composites
 
-SWEEP = os.environ.get("XAIFAST_SWEEP") == "1"
 NAMES = [m.name for m in xaifast.methods()]
 SEEN = torch.randn(20, 1, 6, 6, generator=torch.Generator().manual_seed(0))
 OPTIONS = {  # what has no default, or takes long with it

@@ -1,4 +1,8 @@
-"""The documentation: every public name has its sections, and every example runs."""
+"""The documentation: every public name has its sections, and every example runs.
+
+Each block of README.md, CONTRIBUTING.md and docs/*.md that opens with ```python runs; the blocks of
+one file share their names. A block that is not to run opens with ```text (or sh, diff...).
+"""
 
 import doctest
 import importlib

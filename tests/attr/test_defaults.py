@@ -4,7 +4,7 @@ import contextlib
 
 import pytest
 import torch
-from methods import EXPLAINERS, net, options_of
+from methods import EXPLAINERS, accepts, net, options_of
 from torch import nn
 
 import xaifast
@@ -24,12 +24,13 @@ def double():
 DEFAULTS = {"float64": double, "meta": lambda: torch.device("meta")}
 
 
+@pytest.mark.sweep(every=True)
 @pytest.mark.parametrize("name", EXPLAINERS)
 def test_every_method_gives_the_same_bits(name):
     torch.manual_seed(1)
     model, x = net(name), torch.randn(3, 1, 6, 6)
     options = options_of(name)
-    if "seed" in catalogue._call_options(catalogue.find(name).make):
+    if accepts(name, "seed"):
         options["seed"] = 3
     want = xaifast.explain(model, x, name, target=[1, 0, 4], **options)
     for default, context in DEFAULTS.items():

@@ -5,7 +5,7 @@ import pickle
 
 import pytest
 import torch
-from methods import EXPLAINERS, net, options_of
+from methods import EXPLAINERS, accepts, net, options_of
 
 from xaifast import attr, catalogue, composites
 
@@ -19,7 +19,7 @@ def split(name):
     model = net(name)
     if isinstance(build.get("layer"), str):
         build["layer"] = model.get_submodule(build["layer"])
-    if "seed" in catalogue._call_options(m.make):
+    if accepts(name, "seed"):
         call["seed"] = 3
     if name != "LayerActivation":
         call["target"] = [1, 0, 4]
@@ -30,6 +30,7 @@ def image():
     return torch.randn(3, 1, 6, 6, generator=torch.Generator().manual_seed(1))
 
 
+@pytest.mark.sweep(every=True)
 @pytest.mark.parametrize("name", EXPLAINERS)
 def test_before_and_after_a_call(name):
     explainer, call = split(name)

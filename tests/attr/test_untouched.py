@@ -157,6 +157,7 @@ def assert_same(before: dict, after: dict) -> None:
         assert before[key] == after[key], key
 
 
+@pytest.mark.sweep(every=True)
 @pytest.mark.parametrize("name", EXPLAINERS)
 def test_nothing_of_the_model_or_the_process_is_changed(name):
     torch.manual_seed(0)
@@ -234,6 +235,7 @@ class Failing(Watching):
         raise KeyError("nothing to see")
 
 
+@pytest.mark.sweep(every=True)
 @pytest.mark.parametrize("name", EXPLAINERS)
 def test_a_model_that_fails_is_left_as_it_was(name):
     torch.manual_seed(0)

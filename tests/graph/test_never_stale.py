@@ -4,22 +4,20 @@ Each test explains a network, changes it, and explains it again, by the explaine
 by a new one. What must come out is known without a graph: LRP-0 is gradient times input, and
 captum calls the model.
 
-XAIFAST_SWEEP=1 runs every change with every explainer, and many more random sequences.
+XAIFAST_SWEEP=1 runs more random sequences, and everything that forward may read, held in each way;
+XAIFAST_SWEEP=2, for hours, every change with every explainer.
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
-import os
 import random
 import warnings
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
 
 import mutations
-import peers
 import pytest
 import torch
 from mutations import (
@@ -33,135 +31,28 @@ from mutations import (
     Rich,
     Slim,
 )
+from sweep import LONG, SWEEP
 from torch import Tensor, nn
+from ways import (
+    IG,
+    OTHERS,
+    TARGET,
+    TOLERANCE,
+    WAYS,
+    ZERO,
+    Way,
+    anew,
+    distance,
+    forgotten,
+    gradient_times_input,
+    image,
+    made,
+)
 
-import xaifast
-from xaifast import attr, composites, rules
+from xaifast import attr, composites
 from xaifast.errors import ModelError, XaifastError
-from xaifast.graph import model as model_graphs
 
-SWEEP = os.environ.get("XAIFAST_SWEEP") == "1"
-TARGET = 1
-EFFECT, TOLERANCE = 1e-4, 1e-6  # of the largest value of a map
-
-
-# ---- explainers, and what they must give ---------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Way:
-    """An explainer: make(net, x) returns a function of x; want(net, x) is what it must give."""
-
-    make: Callable[[nn.Module, Tensor], Callable[[Tensor], Tensor]]
-    want: Callable[[nn.Module, Tensor], Tensor]
-    refuses: bool = False  # whether it may ask to be made again
-
-
-def gradient_times_input(net: nn.Module, x: Tensor) -> Tensor:
-    return gradient(net, x) * x
-
-
-def gradient(net: nn.Module, x: Tensor) -> Tensor:
-    x = x.clone().requires_grad_()
-    with torch.enable_grad():
-        (found,) = torch.autograd.grad(net(x)[:, TARGET].sum(), x)
-    return found.detach()
-
-
-def forgotten(net: nn.Module) -> nn.Module:
-    """The model, of which nothing is known any more."""
-    if hasattr(xaifast, "forget"):
-        xaifast.forget(net)
-    else:
-        model_graphs._known.pop(net, None)
-    return net
-
-
-def made(kind: Callable, *args, call=None, **options) -> Callable:
-    """A maker of explainers."""
-
-    def make(net, x):
-        explainer = kind(net, *args, **options)
-        return lambda x: explainer.attribute(x, target=TARGET, **(call or {}))
-
-    return make
-
-
-def by_captum(name: str, call=None, layer: str | None = None) -> Callable:
-    def want(net, x):
-        kind = getattr(peers.captum, name)
-        explainer = kind(net, net.get_submodule(layer)) if layer else kind(net)
-        with warnings.catch_warnings(), peers.float64():
-            warnings.simplefilter("ignore")
-            found = explainer.attribute(x.clone(), target=TARGET, **(call or {}))
-        return found.detach()
-
-    return want
-
-
-def anew(make: Callable) -> Callable:
-    """What the explainer itself gives where nothing is known of the model."""
-    return lambda net, x: make(forgotten(net), x)(x)
-
-
-def captured(net, x):
-    explain = attr.LRP(net, composites.Uniform(rules.Zero())).capture(x, target=TARGET)
-    return lambda x: explain(x, target=TARGET)
-
-
-WINDOWS = {"sliding_window_shapes": (1, 2, 2)}
-QUARTERS = {
-    "feature_mask": (torch.arange(6)[:, None] // 2 * 3 + torch.arange(6) // 2)[None, None],
-    "n_samples": 40,
-    "seed": 3,
-}
-
-
-def shap(**options) -> Callable:
-    return made(attr.KernelShap, call=QUARTERS, **options)
-
-
-def plain_shap(net, x):
-    return shap(optimize=False)(net, x)(x)
-
-
-def layer_activation(net, x):
-    explainer = attr.LayerActivation(net, "mixed")
-    return lambda x: explainer.attribute(x)
-
-
-def captum_layer_activation(net, x):
-    return peers.captum.LayerActivation(net, net.mixed).attribute(x).detach()
-
-
-ZERO = composites.Uniform(rules.Zero())
-PLUS = made(attr.LRP, composites.EpsilonPlus())
-IG = by_captum("IntegratedGradients")
-OCCLUSION = by_captum("Occlusion", WINDOWS)
-ABLATION = by_captum("FeatureAblation")
-FIRST = {"LRP-0": Way(made(attr.LRP, ZERO), gradient_times_input)}
-OTHERS = {
-    "LRP, captured": Way(captured, gradient_times_input, refuses=True),
-    "IntegratedGradients": Way(made(attr.IntegratedGradients), IG),
-    # captum's own is incomplete where a module is used again, as changes here may have it.
-    "DeepLift": Way(made(attr.DeepLift), anew(made(attr.DeepLift))),
-    "Occlusion": Way(made(attr.Occlusion, call=WINDOWS), OCCLUSION),
-    "EpsilonPlus": Way(PLUS, anew(PLUS)),
-    "GuidedBackprop": Way(made(attr.GuidedBackprop), anew(made(attr.GuidedBackprop))),
-    "KernelShap": Way(shap(), plain_shap),
-    "IntegratedGradients, graph": Way(made(attr.IntegratedGradients, optimize=True), IG),
-    "FeatureAblation": Way(made(attr.FeatureAblation), ABLATION),
-    "InputXGradient, graph": Way(made(attr.InputXGradient, optimize=True), gradient_times_input),
-    "LayerIntegratedGradients": Way(
-        made(attr.LayerIntegratedGradients, "mixed"),
-        by_captum("LayerIntegratedGradients", layer="mixed"),
-    ),
-    "LayerGradCam": Way(made(attr.LayerGradCam, "mixed"), by_captum("LayerGradCam", layer="mixed")),
-    "LayerActivation": Way(layer_activation, captum_layer_activation),
-    "Occlusion, graph": Way(made(attr.Occlusion, optimize=True, call=WINDOWS), OCCLUSION),
-    "FeatureAblation, graph": Way(made(attr.FeatureAblation, optimize=True), ABLATION),
-}
-WAYS = FIRST | OTHERS
+EFFECT = 1e-4  # of the largest value of a map
 
 
 class Bench:
@@ -219,12 +110,6 @@ class Bench:
             return f"{type(error).__name__}: {error}"
 
 
-def distance(got: Tensor, want: Tensor) -> float:
-    """The largest difference, as a part of the largest value."""
-    assert got.shape == want.shape
-    return float((got - want).abs().max() / want.abs().max().clamp(min=1e-300))
-
-
 def check(bench: Bench, change: Callable[[ExitStack], None], names: list[str], effect=True) -> None:
     """Explain, change, and explain again."""
     with warnings.catch_warnings():
@@ -245,12 +130,7 @@ def check(bench: Bench, change: Callable[[ExitStack], None], names: list[str], e
 def explainers_for(i: int, others: dict[str, Way] = OTHERS, first: str = "LRP-0") -> list[str]:
     """The explainers that a change is tried with: the first, and one of the others in turn."""
     names = list(others)
-    return [first, *(names if SWEEP else [names[i % len(names)]])]
-
-
-@functools.cache
-def image() -> Tensor:
-    return torch.randn(2, 2, 6, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    return [first, *(names if LONG else [names[i % len(names)]])]
 
 
 # ---- what forward reads --------------------------------------------------------------------------
@@ -283,6 +163,7 @@ def held_cases() -> list[tuple[str, str]]:
     return cases
 
 
+@pytest.mark.sweep(every=True)
 @pytest.mark.parametrize(("name", "holder"), held_cases())
 def test_what_forward_reads_is_followed(name, holder):
     bench = museum_of(name, holder)
@@ -349,7 +230,8 @@ RANDOM_OTHERS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("seed", range(2000 if SWEEP else 12))
+@pytest.mark.sweep(every=True)
+@pytest.mark.parametrize("seed", range(2000 if LONG else 30 if SWEEP else 8))
 def test_random_changes_of_random_networks_are_followed(seed):
     torch.manual_seed(seed)
     draw = random.Random(seed)

@@ -12,8 +12,7 @@ import pytest
 import torch
 from mutations import Rich
 from torch import Tensor, nn
-
-from tests.graph.test_never_stale import (
+from ways import (
     FIRST,
     OTHERS,
     TARGET,
@@ -24,6 +23,7 @@ from tests.graph.test_never_stale import (
     image,
     made,
 )
+
 from xaifast import attr, composites
 from xaifast.errors import ModelError
 

@@ -12,7 +12,7 @@ from xaifast import rules as r
 from xaifast.attr import LRP
 from xaifast.graph.layers import choice
 
-IMAGES, SIZE, LOW, HIGH = 9, 64, -4.0, 4.0
+IMAGES, SIZE, LOW, HIGH = 5, 64, -4.0, 4.0
 OURS = {
     "Epsilon": lambda: c.Uniform(r.Epsilon(1e-6)),
     "EpsilonPlus": c.EpsilonPlus,
