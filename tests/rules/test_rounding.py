@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from sweep import SWEEP
 from torch import nn
 
 from benchmarks import models, peers
@@ -12,7 +13,8 @@ from xaifast import rules as r
 from xaifast.attr import LRP
 from xaifast.graph.layers import choice
 
-IMAGES, SIZE, LOW, HIGH = 5, 64, -4.0, 4.0
+IMAGES = 9 if SWEEP else 5
+SIZE, LOW, HIGH = 64, -4.0, 4.0
 OURS = {
     "Epsilon": lambda: c.Uniform(r.Epsilon(1e-6)),
     "EpsilonPlus": c.EpsilonPlus,
@@ -49,6 +51,7 @@ def one_by_one(explain, x, target):
 
 
 # Forward passes as the model's own, and on weights that are packed for oneDNN and Winograd.
+@pytest.mark.sweep(every=True)
 @pytest.mark.parametrize("name", OURS)
 def test_float32_maps_are_no_further_from_float64_than_a_peers(network, name, monkeypatch):
     model, double, x = network
