@@ -49,6 +49,18 @@ SHAPES = {
 }
 
 
+@pytest.mark.parametrize("targets", [0, 2])
+@pytest.mark.parametrize("name", SHAPES)
+def test_the_reference_is_relprop_conv(name, targets):
+    *shape, parts = SHAPES[name]
+    u, R, w, b, z = (x.double() for x in problem(*shape, targets))
+    there, back = panels(w)
+    for bias, known in ((None, None), (b, None), (None, z)):
+        want = formula(u, R, w, bias, known, *shape[4:], 0.25, parts)
+        got = reference.relprop_few(u, R, there, back, bias, known, *shape[4:], 0.25, parts)
+        close(got, want, torch.float64)
+
+
 @pytest.mark.sweep
 @pytest.mark.parametrize("name", SHAPES)
 @pytest.mark.parametrize("dtype", DTYPES[:2], ids=str)
