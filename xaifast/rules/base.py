@@ -147,23 +147,25 @@ class ShareRule(LinearRule):
 
     def parts(self, layer, a, z):
         """sum_k q_jk s_k with (a w)+ = a+ w+ + a- w- and (a w)- = a+ w- + a- w+."""
-        signed = not layer.nonnegative_input
-        u = layer.split_signs(a) if signed else a
+        u = a if layer.nonnegative_input else layer.split_signs(a)
         for share, where in self._sides(layer, z):
-            w, b = weighed(layer, share), _counted(layer, share, self.bias)
-            if signed:
-                other = share.mirrored
-                w = layer.stack(w, weighed(layer, other), ("pair", *share[1:]))
-            # A denominator without the bias, or of fewer contributions, may be below the output.
-            whole = self.bias or layer.bias is None
-            bounded = whole and share.positive >= max(1, share.negative)
-            yield Part(
-                u, w, b, self.stabilizer, parts=1 + signed, where=where, coefficient=share.share,
-                bounded=bounded,
-            )  # fmt: skip
+            yield self._part(layer, u, share, where)
+
+    def _part(self, layer: Layer, u: Tensor, share: Share, where: Tensor | None = None) -> Part:
+        """One share; u: a, or its two parts where it may be negative."""
+        w, signed = weighed(layer, share), not layer.nonnegative_input
+        if signed:
+            w = layer.stack(w, weighed(layer, share.mirrored), ("pair", *share[1:]))
+        # A denominator without the bias, or of fewer contributions, may be below the output.
+        whole = self.bias or layer.bias is None
+        bounded = whole and share.positive >= max(1, share.negative)
+        return Part(
+            u, w, _counted(layer, share, self.bias), self.stabilizer, parts=1 + signed, where=where,
+            coefficient=share.share, bounded=bounded,
+        )  # fmt: skip
 
     def at_once(self, layer, a, z, R):
-        """All shares from the layer's own weight: `zplus_linear`, or `zplus_conv` for each."""
+        """All shares from the layer's own weight: `zplus_linear`, or `zplus_conv` for some."""
         shares = self.shares()
         if choice.takes_signs(layer, a, R.shape[:-1], len(shares)):
             b = layer.bias if self.bias else None
@@ -174,20 +176,27 @@ class ShareRule(LinearRule):
             return layer.share_out(a, up, b, shares, self.stabilizer) + layer.share_out(
                 a, down, b, other, self.stabilizer
             )
-        if layer.nonnegative_input:
+        if layer.nonnegative_input or self.mirrored:
             return None
-        names = [CONTRIBUTIONS.get(share[1:]) for share in shares]
-        if None in names or not names:
+        found = [self._contributed(layer, a, R, share) for share in shares]
+        missing = [message is None for message in found]
+        if all(missing):
             return None
+        u = layer.split_signs(a) if any(missing) else a
         total: Tensor | None = None
-        for share, name in zip(shares, names, strict=True):
-            own = _counted(layer, share, self.bias)
-            message = layer.contributed(name, a, R, layer.weight, own, self.stabilizer)
+        for share, message in zip(shares, found, strict=True):
             if message is None:
-                return None
+                message = _propagate_part(layer, self._part(layer, u, share), a, R, None)
             message = message if share.share == 1.0 else message * share.share
             total = message if total is None else total + message
         return total
+
+    def _contributed(self, layer: Layer, a: Tensor, R: Tensor, share: Share) -> Tensor | None:
+        name = CONTRIBUTIONS.get(share[1:])
+        if name is None:
+            return None
+        own = _counted(layer, share, self.bias)
+        return layer.contributed(name, a, R, layer.weight, own, self.stabilizer)
 
 
 # (positive, negative) of a share -> the rule of `ops.zplus_conv` for signed inputs.
