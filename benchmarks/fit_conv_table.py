@@ -28,6 +28,7 @@ from xaifast.graph.node import Node
 from xaifast.graph.rule import NodeCall
 from xaifast.graph.weights import Weights
 from xaifast.ops import conv_measured, conv_table
+from xaifast.rules.base import ShareRule
 
 from .models import MODELS
 from .report import Report, parser
@@ -123,16 +124,21 @@ class All(rules.LinearRule):
         yield rules.Part(a, layer.weight, layer.bias, EPS)
 
 
-class Negative(rules.LinearRule):
+class Negative(ShareRule):
     """The second half of alpha-beta, which finds the inputs split already."""
 
+    bias, stabilizer = True, EPS
+
     def __init__(self) -> None:
-        self.kept: rules.Part | None = None
+        self.kept: list[rules.Part] | None = None
+
+    def shares(self):
+        return rules.AlphaBeta(2, 1).shares()[1:]
 
     def parts(self, layer, a, z):
         if self.kept is None:
-            self.kept = list(rules.AlphaBeta(2, 1, stabilizer=EPS).parts(layer, a, z))[1]
-        yield self.kept
+            self.kept = list(super().parts(layer, a, z))
+        yield from self.kept
 
 
 RULES: dict[str, Callable[[], rules.Rule]] = {
