@@ -47,11 +47,11 @@ MIXED = {
     "norm of all": lambda m, x: x / x.norm(),
     "standardized over the batch": lambda m, x: (
         (x - x.mean((0, 2), True)) / x.std((0, 2), keepdim=True)
-    ),  # noqa: E501
+    ),
     "batch in training": lambda m, x: F.batch_norm(x, None, None, training=True),
     "the batch is a length": lambda m, x: m.conv(
         x.permute(1, 0, 2)[..., 0].unsqueeze(0).expand(2, 3, -1)
-    ),  # noqa: E501
+    ),
     "mixed behind a layer": lambda m, x: m.linear(x) - m.linear(x).mean(0),
     "folded and summed": lambda m, x: x.flatten(0, 1).sum(0),
 }
