@@ -109,12 +109,13 @@ def test_links_and_paths_lead_somewhere(document):
         assert (ROOT / path).exists(), path
 
 
-def test_every_short_path_of_the_architecture_is_a_file_or_folder_of_the_package():
+def test_every_short_path_of_the_architecture_is_a_file_or_folder():
     text = (ROOT / "docs" / "architecture.md").read_text()
     paths = re.findall(r"`((?!(?:xaifast|csrc|tests|docs)/)[\w/]+(?:\.py|/))`", text)
     assert "builder.py" in paths
     for path in paths:
-        assert list((ROOT / "xaifast").glob(f"**/{path.rstrip('/')}")), path
+        inside = list((ROOT / "xaifast").glob(f"**/{path.rstrip('/')}"))
+        assert inside or (ROOT / path).exists(), path  # setup.py stands at the root
 
 
 def test_the_readme_is_read_in_a_minute():
