@@ -48,7 +48,7 @@ from .events import (
     mode_now,
     new_tensor_defaults,
 )
-from .recorder import Recorder
+from .recorder import Recorder, young
 from .shell import TENSORS, Shell, itself_or_shell, shell_of
 
 
@@ -87,7 +87,7 @@ class Script:
 
         args: of a call; only what is no tensor counts.
         """
-        with self.lock:
+        with self.lock, young():
             return self._holds(model, args)
 
     @property
@@ -118,12 +118,11 @@ class Script:
         references = self._references()
         same = _Rehearsal(self, shell).run(args)
         del shell
-        if self._references() != references and gc.collect() >= 0:
-            counts = zip(self._references(), references, strict=True)
-            kept = [now > before for now, before in counts]
-            if any(kept):
-                return self._give_values(model, args, kept) and same
-        return same
+        counts = self._references()
+        if counts != references and gc.collect(0) >= 0:  # all that is new is young
+            counts = self._references()
+        kept = [now > before for now, before in zip(counts, references, strict=True)]
+        return self._give_values(model, args, kept) and same if any(kept) else same
 
     def _references(self) -> list[int]:
         """How often each stand-in is referred to."""
@@ -285,6 +284,7 @@ def _elsewhere(x: Any) -> Any:
     return x * 1.25 if isinstance(x, Tensor) and x.is_floating_point() else x
 
 
+@young()
 def script_of(model: nn.Module, args: tuple) -> Script | None:
     """The script of a model for some inputs; None if its code does not repeat itself.
 
@@ -318,6 +318,7 @@ def _gradients(model: nn.Module, script: Script, args: tuple) -> tuple[str | Non
     return None, other
 
 
+@young()
 def check_copy(model: nn.Module, args: tuple, twin: nn.Module) -> None:
     """Refuse a model whose code does something else in a copy, which is what is captured.
 
@@ -350,6 +351,7 @@ def _asks_who_it_is(model: nn.Module) -> str:
 _same_in_shells: weakref.WeakKeyDictionary[nn.Module, tuple] = weakref.WeakKeyDictionary()
 
 
+@young()
 def check_shell(who: str, model: nn.Module, args: tuple) -> None:
     """Refuse a model whose code asks which module it is, so that no shell can stand for it.
 
