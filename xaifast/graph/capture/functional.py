@@ -1,13 +1,14 @@
 """Functional graphs: calls that change a tensor in place become calls that return a new one.
 
 `run_decompositions` does so for every graph by tracing it once more, which takes two thirds of a
-capture. Most graphs need less: nothing, or a ReLU or a sum in place whose operand nobody else
-reads. What is not shown to be of that kind goes the long way.
+capture. Most graphs need less: nothing, or a ReLU, a sum or a count in place, of memory that has
+one name only. A graph that is not shown to be of that kind goes the long way.
 """
 
 from __future__ import annotations
 
 import operator
+from collections import Counter
 from typing import Any
 
 import torch
@@ -29,7 +30,20 @@ MADE_ANEW = {
     aten.group_norm, aten.layer_norm, aten.max_pool1d, aten.max_pool2d, aten.max_pool3d,
 }  # fmt: skip
 # Views that are composed of others; these are known under their own names, as they are spelled.
-VIEWS = {aten.reshape, aten.flatten, aten.contiguous, aten.chunk, aten.to, aten.expand_as}
+VIEWS = {
+    aten.reshape, aten.flatten, aten.unflatten, aten.narrow, aten.contiguous, aten.chunk, aten.to,
+    aten.expand_as, aten.movedim,
+}  # fmt: skip
+
+# Their results have not the dtype of their first operand, or not its shape.
+OTHER_DTYPE = {
+    o
+    for packet in (
+        aten.eq, aten.ne, aten.lt, aten.le, aten.gt, aten.ge, aten.logical_and, aten.logical_or,
+        aten.logical_xor, aten.logical_not, aten.copy, aten.set, aten.resize,
+    )
+    for o in (getattr(packet, name) for name in packet.overloads())
+}  # fmt: skip
 
 
 def functional(program: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
@@ -37,9 +51,14 @@ def functional(program: torch.export.ExportedProgram) -> torch.export.ExportedPr
     calls = [n for n in program.graph.nodes if n.op not in ("placeholder", "output")]
     if _returns_only(program) and all(_is_plain(n) for n in calls):
         changed = [n for n in calls if _changes(n)]
-        if all(_stands_alone(n) for n in changed):
+        own = _unshared(program) if changed else set()
+        written = [n for n in changed if _is_written_back(n, own)]
+        changed = [n for n in changed if n not in written]
+        if all(_has_one_name(n, own) for n in changed):
+            for node in written:
+                program.graph.erase_node(node)
             for node in changed:
-                node.target = _returning(node.target)
+                _return_anew(node)
             return program
     return program.run_decompositions({})
 
@@ -85,17 +104,53 @@ def _is_fresh(target: Any) -> bool:
     return all(r.alias_info is None for r in target._schema.returns)
 
 
-def _stands_alone(node: fx.Node) -> bool:
-    """Whether a call in place writes what only it reads: memory that is nobody else's.
+def _unshared(program: torch.export.ExportedProgram) -> set[str]:
+    """The placeholders of the model's own tensors that share no memory with another one."""
+    kinds = torch.export.graph_signature.InputKind
+    tensors = {**program.constants, **program.state_dict}
+    own = {
+        spec.arg.name: tensors[spec.target].untyped_storage()._cdata
+        for spec in program.graph_signature.input_specs
+        if spec.kind is not kinds.USER_INPUT and isinstance(tensors.get(spec.target), Tensor)
+    }
+    times = Counter(own.values())
+    return {name for name, storage in own.items() if times[storage] == 1}
 
-    All tensors have one dtype, so that the result of the other operation has it, too.
+
+def _is_written_back(node: fx.Node, own: set[str]) -> bool:
+    """Whether a call only stores, in a tensor of the model, what nobody reads in this run."""
+    x = node.args[0]
+    if node.target is not aten.copy_.default or node.users or not isinstance(x, fx.Node):
+        return False
+    return x.op == "placeholder" and x.name in own and not any(u > node for u in x.users)
+
+
+def _has_one_name(node: fx.Node, own: set[str]) -> bool:
+    """Whether a call in place writes memory that no other tensor of the graph shares.
+
+    own: placeholders that are known not to.
+
+    All tensors have one dtype and the call is no comparison, so that the operation that returns
+    its result gives that dtype, too.
     """
     x = node.args[0]
-    if not isinstance(x, fx.Node) or x.op != "call_function" or set(x.users) != {node}:
+    if not isinstance(x, fx.Node) or _returning(node.target) in (None, *OTHER_DTYPE):
         return False
-    if not (_is_fresh(x.target) or _changes(x)) or _returning(node.target) is None:
+    if x.op == "placeholder" and x.name not in own:
+        return False
+    if x.op == "call_function" and not (_is_fresh(x.target) or _changes(x)):
+        return False
+    if not all(_changes(u) or _is_fresh(u.target) for u in x.users):
         return False
     value, others = x.meta["val"], [n.meta["val"] for n in node.all_input_nodes]
-    return value.is_floating_point() and all(
+    numbers = [a for a in node.args[1:] if isinstance(a, float)]
+    return (value.is_floating_point() or not numbers) and all(
         isinstance(v, Tensor) and v.dtype == value.dtype for v in others
     )
+
+
+def _return_anew(node: fx.Node) -> None:
+    """Let a call return what it wrote; what reads the memory after it, reads that."""
+    x = node.args[0]
+    node.target = _returning(node.target)
+    x.replace_all_uses_with(node, delete_user_cb=lambda user: user > node)

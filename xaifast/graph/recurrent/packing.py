@@ -131,7 +131,7 @@ class _Batch:
 
     def unpack(self, data: Tensor) -> Tensor:
         """[T N, ...] -> [T, N, ...]."""
-        return data.unflatten(0, (self.steps, self.rows))
+        return data.reshape(self.steps, self.rows, *data.shape[1:])
 
 
 class Padded(TorchFunctionMode):
