@@ -1,5 +1,7 @@
 """Small networks with the features that trip explainers up, and their inputs."""
 
+import functools
+
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
@@ -177,6 +179,30 @@ def prepared(model: nn.Module, biases: bool = True) -> nn.Module:
                 p.zero_()
         if not biases and isinstance(model, Smooth):
             model.mean.zero_()
+    return model
+
+
+@functools.cache
+def _made(kind: type, device: str, biases: bool) -> tuple[nn.Module, list]:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = prepared(kind(), biases).to(device)
+    return model, _state(model)
+
+
+def _state(model: nn.Module) -> list:
+    """All that a test could change of a network, and the next test would see."""
+    tensors = [
+        (id(x), x._version, x.requires_grad) for x in model.state_dict(keep_vars=True).values()
+    ]
+    hooks = [len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules()]
+    return [tensors, hooks, [(type(m), m.training) for m in model.modules()]]
+
+
+def shared(kind: type, device: object = "cpu", biases: bool = True) -> nn.Module:
+    """A prepared network that tests share, and the graphs captured of it: no test changes it."""
+    model, state = _made(kind, str(device), biases)
+    assert _state(model) == state, f"a test has changed the shared {kind.__name__}"
     return model
 
 

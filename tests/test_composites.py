@@ -18,7 +18,7 @@ from xaifast.errors import InputError, InputTypeError, ModelError
 
 
 def test_the_first_condition_that_matches_decides():
-    model, x = nets.prepared(nets.ResNet()), nets.inputs(nets.ResNet)
+    model, x = nets.shared(nets.ResNet), nets.inputs(nets.ResNet)
     entries = [
         ((c.first, c.kind("conv")), r.Flat()),
         (c.name("blocks.1.*"), r.Gamma()),
@@ -46,7 +46,7 @@ def test_the_first_condition_that_matches_decides():
 def test_entries_of_ones_own_come_first():
     composite = c.EpsilonPlus().with_rules((c.kind("conv"), r.Gamma()))
     assert repr(composite) == "EpsilonPlus + 1 entry"
-    rules = LRP(nets.prepared(nets.ResNet()), composite)
+    rules = LRP(nets.shared(nets.ResNet), composite)
     rules = rules._builder.build((nets.inputs(nets.ResNet),), 1).propagation.rules
     assert {type(rule) for n, rule in rules.items() if n.kind == "conv"} == {r.Gamma}
 
@@ -79,7 +79,7 @@ def test_deep_taylor_refuses_activations_that_can_be_negative(activation, compos
 
 @pytest.mark.parametrize("kind", [nets.Reused, nets.Inception])
 def test_deep_taylor_is_non_negative_and_complete(kind):
-    model, x = nets.prepared(kind()), nets.inputs(kind)
+    model, x = nets.shared(kind), nets.inputs(kind)
     lows = {"low": float(x.min()), "high": float(x.max())}
     for composite in (
         c.DeepTaylor(stabilizer=1e-12),

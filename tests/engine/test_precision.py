@@ -75,7 +75,7 @@ def test_error_of_each_rule(rule, device):
 
 @pytest.mark.parametrize("kind", [nets.ResNet, nets.Depthwise, nets.Smooth, nets.Sequence])
 def test_layers_of_every_kind(kind, device):
-    model, x = nets.prepared(kind()).to(device), nets.inputs(kind).to(device)
+    model, x = nets.shared(kind, device), nets.inputs(kind).to(device)
     exact = LRP(model, c.EpsilonPlus()).attribute(x, target=[[0, 1], [2, 0]])
     low = LRP(copy.deepcopy(model).float(), c.EpsilonPlus(), precision="bfloat16")
     got = low.attribute(x.float(), target=[[0, 1], [2, 0]])

@@ -1,6 +1,7 @@
 """Recorded explanations: equal to the ordinary call, compiled, exported, captured."""
 
 import copy
+import functools
 
 import nets
 import pytest
@@ -97,6 +98,17 @@ def prepared(kind, device="cpu", batch=2):
     return model, torch.randn(batch, *SHAPES[kind], dtype=torch.float64, device=device)
 
 
+network = functools.cache(prepared)  # that tests share: none changes it
+
+
+@functools.cache
+def core_of(explain, kind, device):
+    """An explainer of a network, and its core, which tests share: none changes it."""
+    model, x = network(kind, device)
+    explainer = explain(model)
+    return explainer, explainer.core(x, torch.tensor([3, 1], device=device)), x
+
+
 def equal(a, b):
     return a.shape == b.shape and float((a - b).abs().max()) <= 1e-12 * float(b.abs().max())
 
@@ -119,7 +131,7 @@ EXPLAINERS = [
     [pytest.param(e, k, id=f"{getattr(k, '__name__', '')}-{name}") for e, k, name in EXPLAINERS],
 )
 def test_captured_equals_the_ordinary_call(explain, kind, device):
-    model, x = prepared(kind, device)
+    model, x = network(kind, device)
     before = copy.deepcopy(model.state_dict())
     target = torch.tensor([3, -1], device=device)
     explainer = explain(model)
@@ -146,22 +158,20 @@ SOME = [
 
 @pytest.mark.parametrize(("explain", "kind"), SOME, ids=lambda x: getattr(x, "__name__", ""))
 def test_compiles_without_a_graph_break(explain, kind, device):
-    model, x = prepared(kind, device)
+    explainer, core, x = core_of(explain, kind, device)
     target = torch.tensor([3, 1], device=device)
-    core = explain(model).core(x, target)
     compiled = torch.compile(core, fullgraph=True, backend="aot_eager")
-    assert equal(compiled(x, target), explain(model).attribute(x, target))
+    assert equal(compiled(x, target), explainer.attribute(x, target))
 
 
 @pytest.mark.parametrize(("explain", "kind"), SOME, ids=lambda x: getattr(x, "__name__", ""))
 def test_exports_for_batches_of_any_size(explain, kind, device):
-    model, x = prepared(kind, device)
-    target = torch.tensor([3, 1], device=device)
-    core = explain(model).core(x, target)
+    explainer, core, x = core_of(explain, kind, device)
     n = {0: torch.export.Dim("n", max=64)}
+    target = torch.tensor([3, 1], device=device)
     program = torch.export.export(core, (x, target), dynamic_shapes=(n, n)).module()
     more, targets = torch.cat([x, 2 * x, -x]), torch.tensor([0, 1, 2, 3, 4, 0], device=device)
-    expected = explain(model).attribute(more, targets)
+    expected = explainer.attribute(more, targets)
     assert equal(program(more, targets), expected)
     assert equal(core(more, targets), expected)
 

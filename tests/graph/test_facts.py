@@ -78,12 +78,12 @@ def test_first_last_and_depth():
 def test_every_operation_of_the_networks_has_a_kind(kind):
     from xaifast.composites import KINDS
 
-    graph = model_graph(nets.prepared(kind()), (nets.inputs(kind),), 1)
+    graph = model_graph(nets.shared(kind), (nets.inputs(kind),), 1)
     assert {n.kind for n in graph.nodes if n.inputs} <= set(KINDS)
 
 
 def test_a_node_knows_its_module_type_and_line():
-    graph = model_graph(nets.prepared(nets.ResNet()), (nets.inputs(nets.ResNet),), 1)
+    graph = model_graph(nets.shared(nets.ResNet), (nets.inputs(nets.ResNet),), 1)
     add = next(n for n in graph.nodes if n.kind == "add")
     assert (add.module, add.module_type) == ("blocks.0", nets.Residual)
     assert "nets.py" in add.source
@@ -92,6 +92,6 @@ def test_a_node_knows_its_module_type_and_line():
 
 
 def test_the_outputs_of_modules_one_for_each_call():
-    graph = model_graph(nets.prepared(nets.Reused()), (nets.inputs(nets.Reused),), 1)
+    graph = model_graph(nets.shared(nets.Reused), (nets.inputs(nets.Reused),), 1)
     assert len(graph.outputs_of["conv"]) == len(graph.outputs_of["relu"]) == 3
     assert graph.outputs_of[""] == [graph.output]

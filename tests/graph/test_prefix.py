@@ -29,7 +29,7 @@ def gradient(model, x, targets):
 @pytest.mark.parametrize("whole", [True, False])
 @pytest.mark.parametrize("kind", nets.SHAPES, ids=lambda k: k.__name__)
 def test_the_prefix_and_the_rest_are_the_model(kind, whole, device):
-    model, x = nets.prepared(kind()).to(device), nets.inputs(kind, 3).to(device)
+    model, x = nets.shared(kind, device), nets.inputs(kind, 3).to(device)
     run = built(model, x)
     prefix = linear_prefix(run, whole)
     with torch.no_grad():
@@ -49,7 +49,7 @@ def test_the_prefix_and_the_rest_are_the_model(kind, whole, device):
 
 @pytest.mark.parametrize("kind", nets.SHAPES, ids=lambda k: k.__name__)
 def test_values_of_the_stations_move_straight(kind):
-    model, x = nets.prepared(kind()), nets.inputs(kind, 2)
+    model, x = nets.shared(kind), nets.inputs(kind, 2)
     prefix = linear_prefix(built(model, x))
     with torch.no_grad():
         start, middle, end = (prefix.enter((u,)) for u in (x * 0 + 0.1, x * 0.3 + 0.07, x))

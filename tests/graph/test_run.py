@@ -22,7 +22,7 @@ def propagation(model, x, composite):
 
 
 def test_only_what_a_rule_reads_is_kept():
-    model, x = nets.prepared(nets.ResNet()), nets.inputs(nets.ResNet)
+    model, x = nets.shared(nets.ResNet), nets.inputs(nets.ResNet)
     run = propagation(model, x, c.EpsilonPlus())
     with torch.no_grad():
         values = run.run_model((x,))

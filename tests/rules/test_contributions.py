@@ -189,7 +189,7 @@ def test_what_is_no_plain_convolution_is_left_alone(make, forced):
 @pytest.mark.parametrize("kind", [nets.ResNet, nets.Smooth])
 def test_whole_networks(kind, forced):
     torch.manual_seed(0)
-    model = nets.prepared(kind())
+    model = nets.shared(kind)
     x = torch.randn(2, *nets.SHAPES[kind], dtype=torch.float64)
     for composite in (c.EpsilonPlus(), c.EpsilonAlpha2Beta1(), c.EpsilonGammaBox(-5.0, 5.0)):
         lrp = LRP(model, composite)
@@ -233,7 +233,7 @@ def test_products_in_bfloat16_are_the_librarys(forced):
 
 
 def test_the_table_that_is_here_sends_nothing_on_the_cpu(calls):
-    model = nets.prepared(nets.ResNet())
+    model = nets.shared(nets.ResNet)
     x = torch.randn(2, *nets.SHAPES[nets.ResNet], dtype=torch.float64)
     for composite in (c.EpsilonPlus(), c.EpsilonAlpha2Beta1(), c.EpsilonGammaBox(-5.0, 5.0)):
         LRP(model, composite).attribute(x, 1)

@@ -96,7 +96,7 @@ def test_softmax_by_hand():
 @pytest.mark.parametrize("rule", ["rescale", "reveal_cancel"])
 @pytest.mark.parametrize("kind", [k for k in nets.SHAPES if k is not nets.Depthwise])
 def test_networks_without_products_are_complete(kind, rule, device):
-    model, x = nets.prepared(kind()).to(device), nets.inputs(kind, 3).to(device)
+    model, x = nets.shared(kind, device), nets.inputs(kind, 3).to(device)
     baseline = torch.randn_like(x[:1])
     explainer = DeepLift(model, rule=rule)
     got, delta = explainer.attribute(

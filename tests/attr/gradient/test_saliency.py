@@ -22,7 +22,7 @@ def points(*shape):
 @pytest.mark.parametrize("optimize", [None, True, False])
 @pytest.mark.parametrize("kind", [k for k in nets.SHAPES if k is not nets.Depthwise])
 def test_the_gradient_by_either_way_to_evaluate(kind, optimize, device):
-    model, x = nets.prepared(kind()).to(device), nets.inputs(kind, 3).to(device)
+    model, x = nets.shared(kind, device), nets.inputs(kind, 3).to(device)
     (want,) = autograd(lambda u: model(u)[torch.arange(3), [0, 3, 1]], x)
     saliency = Saliency(model, optimize=optimize)
     got = saliency.attribute(x, target=[0, 3, 1], abs=False)
@@ -34,7 +34,7 @@ def test_the_gradient_by_either_way_to_evaluate(kind, optimize, device):
 
 @pytest.mark.parametrize("size", ["auto", 1, 2, 100])
 def test_several_targets_share_a_forward_pass(size):
-    model, x = nets.prepared(nets.ResNet()), nets.inputs(nets.ResNet, 5)
+    model, x = nets.shared(nets.ResNet), nets.inputs(nets.ResNet, 5)
     f = Counting(model)
     together = Saliency(f).attribute(x, target=[[0, 4, 2]] * 5, internal_batch_size=size)
     assert together.shape == (3, *x.shape)

@@ -82,7 +82,7 @@ def test_gradient_times_activation(size):
 
 
 def test_grad_cam_by_its_formula(device):
-    model, x = nets.prepared(nets.ResNet()).to(device), nets.inputs(nets.ResNet, 3).to(device)
+    model, x = nets.shared(nets.ResNet, device), nets.inputs(nets.ResNet, 3).to(device)
     a = model.stem(x).detach()
     tail = lambda v: model.head(  # noqa: E731
         model.blocks(nn.functional.max_pool2d(v.relu(), 3, 2, 1)).mean((2, 3))
@@ -202,7 +202,7 @@ def test_what_cannot_be_explained_is_refused():
         attr.LayerActivation(net, nn.Linear(2, 2))
     with pytest.raises(TypeError, match="layer must be a module where forward_func is a function"):
         attr.LayerActivation(lambda u: net(u), "a")
-    twice = nets.prepared(nets.Reused())
+    twice = nets.shared(nets.Reused)
     with pytest.raises(ModelError, match="is called more than once in a run of the model"):
         attr.LayerActivation(twice, "conv").attribute(nets.inputs(nets.Reused))
     net.unused = nn.Linear(2, 2)

@@ -24,7 +24,7 @@ def test_a_linear_model_is_exact_by_one_baseline():
 
 
 def test_the_expectation_is_integrated_gradients_over_the_baselines(device):
-    model, x = nets.prepared(nets.Smooth()).to(device), nets.inputs(nets.Smooth, 2).to(device)
+    model, x = nets.shared(nets.Smooth, device), nets.inputs(nets.Smooth, 2).to(device)
     distribution = torch.randn(4, *x.shape[1:], dtype=torch.float64, device=device)
     ig = IntegratedGradients(model)
     want = sum(ig.attribute(x, b, target=1) for b in distribution.split(1)) / 4
@@ -39,7 +39,7 @@ def test_the_expectation_is_integrated_gradients_over_the_baselines(device):
 @pytest.mark.parametrize("size", [1, 7, 1000, "auto"])
 @pytest.mark.parametrize("optimize", [True, False])
 def test_batches_of_any_size_give_the_same(size, optimize):
-    model, x = nets.prepared(nets.ResNet()), nets.inputs(nets.ResNet, 3)
+    model, x = nets.shared(nets.ResNet), nets.inputs(nets.ResNet, 3)
     shap = GradientShap(model, optimize=optimize)
     distribution = nets.inputs(nets.ResNet, 2)
     options = {"n_samples": 6, "stdevs": 0.1, "target": [0, 1, 2], "seed": 3}

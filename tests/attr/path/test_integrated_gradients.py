@@ -97,7 +97,7 @@ def test_nodes_by_hand():
 @pytest.mark.parametrize("kind", [nets.ResNet, nets.Smooth, nets.Sequence])
 @pytest.mark.parametrize("optimize", [True, False])
 def test_against_the_definition(kind, method, optimize, device):
-    model, x = nets.prepared(kind()).to(device), nets.inputs(kind, 2).to(device)
+    model, x = nets.shared(kind, device), nets.inputs(kind, 2).to(device)
     baseline = torch.randn_like(x)
     want = plain(model, x, baseline, 3, *nodes_and_weights(method, 6))
     ig = IntegratedGradients(model, optimize=optimize)
@@ -119,7 +119,7 @@ def test_the_dialect_of_captum():
 
 @pytest.mark.parametrize("optimize", [True, False])
 def test_batches_of_any_size_give_the_same(optimize):
-    model, x = nets.prepared(nets.ResNet()), nets.inputs(nets.ResNet, 5)
+    model, x = nets.shared(nets.ResNet), nets.inputs(nets.ResNet, 5)
     ig = IntegratedGradients(model, optimize=optimize)
     options = {"target": [0, 1, 2, 3, 4], "n_steps": 9, "return_convergence_delta": True}
     want, gap = ig.attribute(x, 0.1, internal_batch_size=1000, **options)
@@ -168,7 +168,7 @@ def test_tuples_and_rows_that_serve_all():
 
 
 def test_several_targets_and_the_gradient_alone():
-    model, x = nets.prepared(nets.Smooth()), nets.inputs(nets.Smooth, 3)
+    model, x = nets.shared(nets.Smooth), nets.inputs(nets.Smooth, 3)
     ig = IntegratedGradients(model)
     got, delta = ig.attribute(x, target="all", n_steps=5, return_convergence_delta=True)
     assert got.shape == (5, *x.shape)
@@ -181,7 +181,7 @@ def test_several_targets_and_the_gradient_alone():
 
 
 def test_the_gap_is_that_of_compute_convergence_delta():
-    model, x = nets.prepared(nets.ResNet()), nets.inputs(nets.ResNet, 3)
+    model, x = nets.shared(nets.ResNet), nets.inputs(nets.ResNet, 3)
     ig = IntegratedGradients(model)
     assert ig.has_convergence_delta()
     got, delta = ig.attribute(x, 0.2, target=1, n_steps=4, return_convergence_delta=True)
@@ -190,7 +190,7 @@ def test_the_gap_is_that_of_compute_convergence_delta():
 
 
 def test_an_inner_neuron_by_a_function():
-    model, x = nets.prepared(nets.ResNet()), nets.inputs(nets.ResNet, 2)
+    model, x = nets.shared(nets.ResNet), nets.inputs(nets.ResNet, 2)
     f = lambda u: model.stem(u)[:, 3, 5, 5].relu()  # noqa: E731
     got, delta = IntegratedGradients(f).attribute(x, n_steps="auto", return_convergence_delta=True)
     assert float(delta.abs().max()) < 1e-9  # one kink: exact
@@ -232,7 +232,7 @@ def test_steps_go_where_the_output_changes():
 
 @pytest.mark.parametrize("tolerance", [0.1, 0.03, 0.01])
 def test_the_tolerance_holds_for_every_sample_and_target(tolerance):
-    model, x = nets.prepared(nets.Inception()), nets.inputs(nets.Inception, 6)
+    model, x = nets.shared(nets.Inception), nets.inputs(nets.Inception, 6)
     ig = IntegratedGradients(model)
     got, delta = ig.attribute(
         x, target=[[0, 3]] * 6, n_steps="auto", tolerance=tolerance, return_convergence_delta=True
@@ -245,7 +245,7 @@ def test_the_tolerance_holds_for_every_sample_and_target(tolerance):
 
 
 def test_adaptive_steps_do_not_depend_on_batches():
-    model, x = nets.prepared(nets.ResNet()), nets.inputs(nets.ResNet, 4)
+    model, x = nets.shared(nets.ResNet), nets.inputs(nets.ResNet, 4)
     ig = IntegratedGradients(model)
     want = ig.attribute(x, target=2, n_steps="auto", internal_batch_size=1000)
     for size in (1, 7, "auto"):
@@ -273,7 +273,7 @@ def test_what_never_converges_says_so():
 def test_the_stem_runs_once_and_gradients_are_not_kept(monkeypatch):
     from xaifast.graph.layers.conv import Conv
 
-    model, x = nets.prepared(nets.ResNet()), nets.inputs(nets.ResNet, 1)
+    model, x = nets.shared(nets.ResNet), nets.inputs(nets.ResNet, 1)
     ig = IntegratedGradients(model, optimize=True)
     ig.attribute(x, target=1, n_steps=2)
     stems = {"run": 0, "gradient": 0}

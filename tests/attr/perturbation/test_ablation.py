@@ -6,7 +6,7 @@ import torch
 from calls import Counting, flat_net
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from nets import DenseNet, ResNet, Smooth, inputs, prepared
+from nets import DenseNet, ResNet, Smooth, inputs, prepared, shared
 from oracle import perturbation as oracle
 from peers import captum
 from torch import nn
@@ -346,7 +346,7 @@ def test_additional_arguments_go_with_their_samples():
 
 @pytest.mark.parametrize("kind", [ResNet, DenseNet, Smooth])
 def test_the_graph_gives_what_the_model_gives(kind):
-    model, x = prepared(kind()), inputs(kind)
+    model, x = shared(kind), inputs(kind)
     mask = torch.arange(x[0, 0].numel()).view(x.shape[2:]) // 9
     for method in (
         lambda o: Occlusion(model, optimize=o).attribute(x, (3, 4, 3), (3, 2, 3), target=[1, 3]),

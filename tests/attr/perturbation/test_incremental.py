@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from nets import SHAPES, inputs, prepared
+from nets import SHAPES, inputs, prepared, shared
 from torch import nn
 
 from xaifast.attr import FeatureAblation, Occlusion
@@ -73,7 +73,7 @@ BATCHED = {kind: shape for kind, shape in SHAPES.items() if kind.__name__ != "De
 @pytest.mark.parametrize("kind", BATCHED)
 @pytest.mark.parametrize("target", [1, None, [[0, 1], [1, 2]]], ids=["one", "all", "several"])
 def test_networks_that_trip_explainers_up(kind, target, plans):
-    model, x, shape = prepared(kind()), inputs(kind), SHAPES[kind]
+    model, x, shape = shared(kind), inputs(kind), SHAPES[kind]
     dims = len(shape) - 1
     for window in ((shape[0], *(3,) * dims), (1, *(2,) * dims), shape):
         check(model, x, window, target=target)
@@ -82,7 +82,7 @@ def test_networks_that_trip_explainers_up(kind, target, plans):
 
 def test_a_model_of_one_batch_size_runs_as_it_is(plans):
     kind = next(k for k in SHAPES if k.__name__ == "Depthwise")
-    model, x = prepared(kind()), inputs(kind)
+    model, x = shared(kind), inputs(kind)
     got = Occlusion(model).attribute(x, (3, 2, 2), target=1)
     close(got, whole(Occlusion, model, x, (3, 2, 2), target=1))
     assert not plans

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from calls import Counting, explained, flat_net
-from nets import ResNet, inputs, prepared
+from nets import ResNet, inputs, shared
 from oracle import perturbation as oracle
 
 from xaifast.attr import PredictionDifference
@@ -216,7 +216,7 @@ def test_other_numbers_of_dimensions(size):
 
 @pytest.mark.parametrize("optimize", [True, None])
 def test_the_graph_gives_what_the_model_gives(optimize):
-    model, x = prepared(ResNet()), inputs(ResNet)
+    model, x = shared(ResNet), inputs(ResNet)
     data = inputs(ResNet, 40)
     options = {"window": 4, "surround": 5, "strides": 3, "n_samples": 2, "seed": 0}
     options["target"] = [1, 3]

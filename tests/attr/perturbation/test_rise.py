@@ -5,7 +5,7 @@ import torch
 from calls import Counting, explained, flat_net
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from nets import ResNet, inputs, prepared
+from nets import ResNet, inputs, shared
 from oracle import perturbation as oracle
 
 from xaifast.attr import RISE
@@ -132,7 +132,7 @@ def test_other_numbers_of_dimensions(size):
 
 @pytest.mark.parametrize("optimize", [True, None])
 def test_the_graph_gives_what_the_model_gives(optimize):
-    model, x = prepared(ResNet()), inputs(ResNet)
+    model, x = shared(ResNet), inputs(ResNet)
     options = {"n_samples": 20, "grid_size": 3, "seed": 0, "target": [1, 3]}
     expected = explained(RISE, model, x, optimize=False, **options)
     assert float(expected.abs().max()) > 1e-3

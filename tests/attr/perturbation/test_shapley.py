@@ -7,7 +7,7 @@ import torch
 from calls import Counting, flat_net
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from nets import ResNet, Sequence, inputs, prepared
+from nets import ResNet, Sequence, inputs, shared
 from oracle import perturbation as oracle
 from peers import captum
 
@@ -277,7 +277,7 @@ def test_a_sample_gets_the_same_alone():
 
 @pytest.mark.parametrize("kind", [ResNet, Sequence])
 def test_the_graph_gives_what_the_model_gives(kind):
-    model, x = prepared(kind()), inputs(kind)
+    model, x = shared(kind), inputs(kind)
     positions = torch.arange(x[0, 0].numel()).view(x.shape[2:])
     mask = positions * 5 // positions.numel()
     expected = ShapleyValues(model, optimize=False).attribute(x, target=[1, 3], feature_mask=mask)

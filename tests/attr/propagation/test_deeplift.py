@@ -94,7 +94,7 @@ def test_several_targets_baselines_and_inputs():
 def test_models_that_trip_others_up():
     """A reused ReLU, a functional one, in-place ones, a residual sum: captum refuses or errs."""
     for kind in (nets.ResNet, nets.Reused, nets.DenseNet):
-        model, x = nets.prepared(kind()), nets.inputs(kind, 2)
+        model, x = nets.shared(kind), nets.inputs(kind, 2)
         _, delta = DeepLift(model).attribute(x, 0.1, 3, return_convergence_delta=True)
         assert float(delta.abs().max()) < 1e-12
 

@@ -16,7 +16,7 @@ SIGNALS = {GuidedBackprop: composites.GuidedBackprop, Deconvolution: composites.
 @pytest.mark.parametrize("explainer", SIGNALS)
 @pytest.mark.parametrize("kind", [nets.ResNet, nets.Reused, nets.Smooth])
 def test_it_is_the_composite_started_with_one(explainer, kind, device):
-    model, x = nets.prepared(kind()).to(device), nets.inputs(kind, 4).to(device)
+    model, x = nets.shared(kind, device), nets.inputs(kind, 4).to(device)
     got = explainer(model).attribute(x, target=[0, 1, 2, 3])
     lrp = LRP(model, SIGNALS[explainer]())
     torch.testing.assert_close(got, lrp.attribute(x, target=[0, 1, 2, 3], start="one"))

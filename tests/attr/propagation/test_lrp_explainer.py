@@ -29,7 +29,7 @@ def gradient_times_input(model, x, target):
 
 @pytest.mark.parametrize("kind", nets.RECTIFIED)
 def test_zero_everywhere_is_gradient_times_input(kind, device):
-    model, x = nets.prepared(kind()).to(device), nets.inputs(kind).to(device)
+    model, x = nets.shared(kind, device), nets.inputs(kind).to(device)
     got = LRP(model, c.Uniform(r.Zero())).attribute(x, target=3)
     assert relative(got, gradient_times_input(model, x, 3)) < 1e-12
 
@@ -48,7 +48,7 @@ CONSERVING = [
     ("rule", "kind"), CONSERVING, ids=lambda x: getattr(x, "__name__", type(x).__name__)
 )
 def test_without_biases_relevance_is_conserved(kind, rule, device):
-    model, x = nets.prepared(kind(), biases=False).to(device), nets.inputs(kind).to(device)
+    model, x = nets.shared(kind, device, biases=False), nets.inputs(kind).to(device)
     output = model(x)[:, 1]
     R = LRP(model, c.Uniform(rule)).attribute(x, target=1)
     assert torch.allclose(R.flatten(1).sum(1), output, rtol=1e-6, atol=1e-9)
@@ -71,7 +71,7 @@ def test_without_biases_relevance_is_conserved(kind, rule, device):
 )
 @pytest.mark.parametrize("kind", [nets.ResNet, nets.Depthwise, nets.Smooth, nets.Sequence])
 def test_the_report_closes_the_balance_of_every_node(kind, composite):
-    model, x = nets.prepared(kind()), nets.inputs(kind)
+    model, x = nets.shared(kind), nets.inputs(kind)
     explainer = LRP(model, composite)
     report = explainer.report(x, target=2)
     scale = max(abs(b.received) for b in report.rows)
@@ -96,7 +96,7 @@ def test_report_numbers_by_hand():
 
 @pytest.mark.parametrize("kind", nets.SHAPES)
 def test_float32_is_close_to_float64(kind, device):
-    model, x = nets.prepared(kind()).to(device), nets.inputs(kind).to(device)
+    model, x = nets.shared(kind, device), nets.inputs(kind).to(device)
     exact = LRP(model, c.EpsilonPlus()).attribute(x, target=0)
     single = LRP(copy.deepcopy(model).float(), c.EpsilonPlus()).attribute(x.float(), target=0)
     assert single.dtype == torch.float32
@@ -122,7 +122,7 @@ def test_half_precision_is_finite_and_keeps_its_dtype(kind, dtype, device):
 
 @pytest.fixture
 def resnet():
-    model, x = nets.prepared(nets.ResNet()), nets.inputs(nets.ResNet, 3)
+    model, x = nets.shared(nets.ResNet), nets.inputs(nets.ResNet, 3)
     return LRP(model, c.EpsilonPlus()), model, x
 
 
@@ -301,7 +301,7 @@ def test_batches_of_none_and_one(resnet):
     )
     R, delta = explainer.attribute(x[:0], target=2, return_convergence_delta=True)
     assert (R.shape, R.dtype, delta.shape) == ((0, 3, 13, 10), torch.float64, (0,))
-    assert LRP(nets.prepared(nets.ResNet())).attribute(x[:0], target=[]).shape == (0, 3, 13, 10)
+    assert LRP(nets.shared(nets.ResNet)).attribute(x[:0], target=[]).shape == (0, 3, 13, 10)
 
 
 def test_any_layout_of_the_input(resnet):
@@ -397,8 +397,9 @@ def test_the_users_model_is_untouched(kind):
     assert x._version == version
 
 
-def test_training_goes_on_and_the_next_call_sees_it(resnet):
-    explainer, model, x = resnet
+def test_training_goes_on_and_the_next_call_sees_it():
+    model, x = nets.prepared(nets.ResNet()), nets.inputs(nets.ResNet, 3)
+    explainer = LRP(model, c.EpsilonPlus())
     before = explainer.attribute(x, target=1)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     model(x).square().sum().backward()
@@ -429,8 +430,8 @@ def test_a_model_in_training_mode_is_explained_as_in_eval_mode_with_a_warning():
     assert all(m.training for m in model.modules())
 
 
-def test_hooks_that_watch_are_left_alone_and_hooks_that_change_are_obeyed(resnet):
-    _, model, x = resnet
+def test_hooks_that_watch_are_left_alone_and_hooks_that_change_are_obeyed():
+    model, x = nets.prepared(nets.ResNet()), nets.inputs(nets.ResNet, 3)
     expected = LRP(model, c.EpsilonPlus()).attribute(x, target=0)
     seen = []
     handle = model.stem.register_forward_hook(lambda m, i, o: seen.append(type(o)))
