@@ -88,6 +88,7 @@ class Propagation(nn.Module):
         self.steps = [n for n in graph.nodes if not n.constant and n.kind != "input"]
         self.frees = self._frees(kept)
         self.frees_all = self._frees({graph.output})
+        self.plans: list[Any] = []  # of changes of an input, see `local.changes.plan_of`
 
     # -- the plan --
 

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from nets import SHAPES, inputs, prepared, shared
+from nets import SHAPES, ResNet, inputs, prepared, shared
 from torch import nn
 
 from xaifast.attr import FeatureAblation, Occlusion
@@ -426,3 +426,16 @@ def test_any_stack_of_layers(data):
     options = {"baselines": 0.7, "target": data.draw(st.sampled_from([None, 2]))}
     got = Occlusion(model, optimize=True).attribute(x, window, stride, **options)
     close(got, whole(Occlusion, model, x, window, stride, **options))
+
+
+def test_the_plan_is_made_once_for_windows_of_one_kind(plans):
+    model, x = shared(ResNet), inputs(ResNet)
+    explainer = Occlusion(model, optimize=True)
+    want = {
+        size: Occlusion(model, optimize=False).attribute(x, (3, size, size), target=1)
+        for size in (3, 4)
+    }
+    for size in (3, 4, 3, 4, 3):
+        found = explainer.attribute(x, (3, size, size), target=1)
+        assert torch.allclose(found, want[size], atol=1e-12)
+    assert len({id(plan) for plan in plans}) == 2

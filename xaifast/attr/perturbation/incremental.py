@@ -11,7 +11,7 @@ from ... import ops
 from ...engine.batching import FEW_ROWS, Need, rows_in_memory, run_in_batches
 from ...engine.evaluation import GraphModel, check_finite
 from ...graph.local.boxes import Spans, is_map
-from ...graph.local.changes import Changes, Group
+from ...graph.local.changes import Changes, Group, plan_of
 from ...graph.proof.verify import to_compute
 from ..base import progress_bar
 from .scoring import Scorer
@@ -129,7 +129,7 @@ def _possible(scorer: Scorer, source: Local) -> Incremental | None:
     spans = source.spans() if is_map(entry) and source.count else None
     if spans is None:
         return None
-    return Incremental(scorer, source, Changes(model.propagation, entry, *spans))
+    return Incremental(scorer, source, plan_of(model.propagation, entry, *spans))
 
 
 def incremental(scorer: Scorer, source: Local) -> Incremental | None:

@@ -32,6 +32,7 @@ MOST = 0.8
 MOVED = 32
 # Changes that a group should have, to share what it costs to read the weights.
 ENOUGH = 32
+PLANS = 4  # kept for a model: windows of other sizes and strides take turns
 
 
 @dataclass(frozen=True)
@@ -356,3 +357,22 @@ class _Batch:
             return self.values[node]
         like = self.boxes[node]
         return like.new_zeros(()).expand(len(self.rows), *node.shape)
+
+
+def plan_of(
+    propagation: Propagation, entry: Node, spans: Spans, index: Sequence[Tensor]
+) -> Changes:
+    """The plan for changes of one input, made at the first call with such intervals and kept."""
+    key = (*(end for span in spans for end in (span.low, span.high)), *index)
+    plans = propagation.plans
+    for i, (known, plan) in enumerate(plans):
+        if (
+            plan.trace.entry is entry
+            and len(known) == len(key)
+            and all(map(torch.equal, known, key))
+        ):
+            plans.insert(0, plans.pop(i))
+            return plan
+    plan = Changes(propagation, entry, spans, index)
+    plans[:] = [(key, plan), *plans[: PLANS - 1]]
+    return plan
