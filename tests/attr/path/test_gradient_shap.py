@@ -50,12 +50,24 @@ def test_batches_of_any_size_give_the_same(size, optimize):
     torch.testing.assert_close(delta, gap, rtol=1e-8, atol=1e-11)
 
 
-def test_a_sample_does_not_depend_on_the_others():
+def test_a_sample_does_not_depend_on_those_behind_it():
     f, x, distribution = lambda u: u.sin().prod(1), double(4, 3), double(5, 3)
     together = GradientShap(f).attribute(x, distribution, 8, seed=1)
-    for n in range(4):
-        alone = GradientShap(f).attribute(x[n : n + 1], distribution, 8, seed=1)
-        torch.testing.assert_close(together[n : n + 1], alone)
+    for n in range(1, 4):
+        first = GradientShap(f).attribute(x[:n], distribution, 8, seed=1)
+        torch.testing.assert_close(together[:n], first)
+
+
+def test_samples_have_draws_of_their_own_so_that_a_mean_is_as_sure_as_many_draws():
+    f, distribution = lambda u: u.sin().prod(1), double(7, 3)
+    x = double(1, 3).expand(64, 3)
+    shap = GradientShap(f)
+    exact = shap.attribute(x[:1], distribution, 7000, seed=0)[0]
+    found = torch.stack([shap.attribute(x, distribution, 3, seed=s) - exact for s in range(30)])
+    assert not torch.equal(found[0, 0], found[0, 1])
+    one, mean = found[:, 0].square().mean().sqrt(), found.mean(1).square().mean().sqrt()
+    assert mean < one / 4  # 1/8 for independent draws
+    assert found.mean((0, 1)).abs().max() < 0.2 * one  # unbiased
 
 
 def test_the_delta_is_that_of_each_draw():

@@ -32,7 +32,8 @@ class GradientShap(GradientAttribution):
 
     R_i = E_{x', alpha, e} [ (x_i + e_i - x'_i) dS(x' + alpha (x + e - x')) / dx_i ]
 
-    x' a random row of the baselines, alpha uniform in [0, 1] (stratified), e normal noise.
+    x' a random row of the baselines, alpha uniform in [0, 1] (stratified), e normal noise; drawn
+    anew for each sample.
 
     Parameters
     ----------
@@ -205,10 +206,14 @@ class GradientShap(GradientAttribution):
 class _Draws:
     """Draws of baselines, places on the path and noise, whatever the size of batches.
 
-    Every baseline comes as often as any other (up to one), and the places are stratified: the k-th
-    of n lies in [k / n, (k + 1) / n). Each alone is uniform, so the estimate is unbiased; its error
-    is smaller than that of independent draws. Baselines and places serve all samples alike, so
-    that what a sample gets does not depend on the others.
+    Each sample has draws of its own, so that their errors cancel in a mean over samples. Within a
+    sample, every baseline comes as often as any other (up to one): the baselines stand in a random
+    order, in which a sample begins at a random place. The places on the path are stratified: the
+    k-th of n lies in [k / n, (k + 1) / n). Each draw alone is uniform, so the estimate is unbiased;
+    its error is smaller than that of independent draws. The draws of sample n depend on the seed
+    and n, not on the other samples.
+
+    of: baselines [N, count]; alpha: places on the path [N, count].
     """
 
     def __init__(
@@ -222,11 +227,13 @@ class _Draws:
         self.inputs, self.distribution = call.inputs, distribution
         self.levels, self.count = levels, count
         self.seeds = seeds_for(call.inputs, source)
-        B = len(distribution[0])
-        rounds = [torch.randperm(B, generator=source, device="cpu") for _ in range(-(-count // B))]
-        self.of = torch.cat(rounds)[:count]
-        within = torch.rand(count, generator=source, dtype=torch.float64, device="cpu")
-        self.alpha = (torch.randperm(count, generator=source, device="cpu") + within) / count
+        N, B = len(call.inputs[0]), len(distribution[0])
+        order = torch.randperm(B, generator=source, device="cpu")
+        # Row by row, so that a sample's numbers do not depend on how many follow it.
+        drawn = torch.rand(N, 1 + 2 * count, generator=source, dtype=torch.float64, device="cpu")
+        begin, stratum, within = drawn.split([1, count, count], 1)
+        self.of = order[((begin * B).long() + torch.arange(count, device="cpu")) % B]
+        self.alpha = (stratum.argsort(1) + within) / count
 
     def of_all(self, draw: int) -> Tensor:
         """One draw of each sample."""
@@ -236,8 +243,9 @@ class _Draws:
         """Sample, noisy input, baseline and alpha of some draws, counted sample by sample."""
         sample, draw = row // self.count, row % self.count
         x = noisy(self.inputs, sample, draw, self.levels, self.seeds)
-        b = tuple(v[self.of[draw].to(v.device)] for v in self.distribution)
-        return sample, x, b, self.alpha[draw]
+        of = self.of[sample, draw]
+        b = tuple(v[of.to(v.device)] for v in self.distribution)
+        return sample, x, b, self.alpha[sample, draw]
 
 
 def _zeros(x: Tensor, targets: int) -> Tensor:
