@@ -12,7 +12,7 @@ from xaifast.errors import InputError, InputTypeError, ModelError
 @pytest.mark.parametrize("name", [n for n in NAMES if accepts(n, "internal_batch_size")])
 def test_any_batch_size_gives_the_same(name):
     torch.manual_seed(2)
-    model, x = net(name).double(), torch.randn(3, 1, 6, 6, dtype=torch.float64)
+    model, x = net(name).double(), torch.randn(6, 6, 1, 3, dtype=torch.float64).permute(3, 2, 0, 1)
     options = {"target": [1, 0, 4], **options_of(name)}
     if accepts(name, "seed"):
         options["seed"] = 3
@@ -22,6 +22,17 @@ def test_any_batch_size_gives_the_same(name):
     ]
     for R in found[1:]:
         torch.testing.assert_close(R, found[0], rtol=1e-12, atol=1e-14)
+    assert all(R.is_contiguous() for R in found)  # whatever the layout of the inputs
+
+
+@pytest.mark.parametrize("name", ["IntegratedGradients", "RISE", "LRP", "FeatureAblation"])
+def test_maps_can_be_viewed_and_keep_channels_last(name):
+    model = nn.Sequential(nn.Conv2d(2, 3, 3), nn.ReLU(), nn.Flatten(), nn.Linear(48, 5))
+    x = torch.randn(3, 2, 6, 6).contiguous(memory_format=torch.channels_last)
+    R = xaifast.explain(model, x, name, 1, **options_of(name))
+    assert R.is_contiguous() or R.is_contiguous(memory_format=torch.channels_last)
+    many = xaifast.explain(model, x, name, [[0, 1]] * 3, **options_of(name))
+    assert many.view(2, -1).shape == (2, x.numel())
 
 
 # ---- bad input -----------------------------------------------------------------------------------

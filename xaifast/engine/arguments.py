@@ -246,10 +246,14 @@ class Call:
         """Additional arguments for rows that belong to these samples (None: as they came in)."""
         return self.extra if samples is None else taken(self.extra, self._known.per_sample, samples)
 
-    def result(self, parts: Any) -> Any:
+    def as_given(self, parts: Any) -> Any:
         """One tensor or a tuple of them, as the inputs were."""
         parts = tuple(parts)
         return parts[0] if self.single else parts
+
+    def result(self, parts: Any) -> Any:
+        """Attributions as they go out: contiguous, or channels last where the inputs are."""
+        return self.as_given(_in_memory(a, self.inputs) for a in parts)
 
     def one_target(self, x: Tensor) -> Tensor:
         """Without the axis of targets [targets, ...] where each sample has one target."""
@@ -264,6 +268,15 @@ class Call:
         """Attributions [targets, N, ...] as they go out, in the inputs' dtype."""
         pairs = zip(attributions, self.inputs, strict=True)
         return self.result(in_dtype(self.one_target(a), x.dtype) for a, x in pairs)
+
+
+def _in_memory(attribution: Tensor, inputs: tuple[Tensor, ...]) -> Tensor:
+    """An attribution that `view` takes, as it takes the inputs."""
+    for layout in (torch.channels_last, torch.channels_last_3d):
+        kept = [x for x in (attribution, *inputs) if x.is_contiguous(memory_format=layout)]
+        if len(kept) > 1 and kept[0] is attribution:
+            return attribution
+    return attribution.contiguous()
 
 
 def in_dtype(attribution: Tensor, dtype: torch.dtype) -> Tensor:

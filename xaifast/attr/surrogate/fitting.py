@@ -158,7 +158,7 @@ class Task:
             z = c.z[int(c.group[u])].to(rows[0].device, c.dtype)
             for k, s in enumerate(which.tolist()):
                 begin = k * self.call.batch + u * width
-                perturbed = self.call.result(r[begin : begin + width] for r in rows)
+                perturbed = self.call.as_given(r[begin : begin + width] for r in rows)
                 similarities[u, s] = similarity(
                     self.call.who, self.kernel(original, perturbed, z[s : s + 1], **options)
                 )

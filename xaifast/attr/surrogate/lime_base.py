@@ -239,7 +239,7 @@ class LimeBase(PerturbationAttribution):
 
     def _samples(self, call: Call, options: dict) -> Iterator[tuple[Any, Any]]:
         """Samples as (interpretable representation, inputs)."""
-        original = call.result(call.inputs)
+        original = call.as_given(call.inputs)
         for sample in samples_of(self.perturb_func, original, options):
             if self.perturb_interpretable_space:
                 yield sample, self.from_interp_rep_transform(sample, original, **options)  # type: ignore[misc]
@@ -249,7 +249,7 @@ class LimeBase(PerturbationAttribution):
     def _score(self, scorer: Scorer, block: list, options: dict) -> tuple[Tensor, Tensor, Tensor]:
         """Representations, scores and similarities of some samples."""
         call = scorer.call
-        original = call.result(call.inputs)
+        original = call.as_given(call.inputs)
         weight = [
             similarity(call.who, self.similarity_func(original, rows, z, **options))
             for z, rows in block
